@@ -1,0 +1,225 @@
+package secmsg
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// The JSON form of the FlatBuffers schema (mti encoding 0): members are the field names,
+// enums and union types names or numbers, addresses the little-endian words of the other form
+// (defender §1.2). No device is known to send it; it serves for debugging.
+
+type enum string
+
+func (e *enum) parse(names []string, data []byte) error {
+	var s string
+	if json.Unmarshal(data, &s) == nil {
+		*e = enum(s)
+		return nil
+	}
+	n, err := strconv.ParseUint(string(data), 10, 8)
+	if err != nil {
+		return fmt.Errorf("%s is neither a name nor a small number", quote(string(data)))
+	}
+	*e = enum(enumName(names, uint8(n)))
+	return nil
+}
+
+type protocolEnum struct{ enum }
+
+func (p *protocolEnum) UnmarshalJSON(data []byte) error { return p.parse(protocols, data) }
+
+func (p protocolEnum) name() string {
+	if p.enum == "" {
+		return protocols[0]
+	}
+	return protocolName(string(p.enum))
+}
+
+type payloadEnum struct{ enum }
+
+func (p *payloadEnum) UnmarshalJSON(data []byte) error { return p.parse(payloads, data) }
+
+type words []uint32
+
+// UnmarshalJSON takes a number or a list of four.
+func (w *words) UnmarshalJSON(data []byte) error {
+	var one uint32
+	if json.Unmarshal(data, &one) == nil {
+		*w = words{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]uint32)(w))
+}
+
+func (w words) addr() netip.Addr {
+	var b []byte
+	for _, v := range w {
+		b = binary.LittleEndian.AppendUint32(b, v)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+type schemaMessage struct {
+	ID      string            `json:"security_module_id"`
+	Version uint32            `json:"security_module_version"`
+	Events  []json.RawMessage `json:"events"`
+}
+
+type schemaEvent struct {
+	ID struct {
+		Value []uint16 `json:"value"` // bytes, as a list of numbers
+	} `json:"id"`
+	Time     uint32          `json:"time"`
+	Interval uint32          `json:"collection_interval"`
+	Type     payloadEnum     `json:"payload_type"`
+	Payload  json.RawMessage `json:"payload"`
+}
+
+type schemaFlow struct {
+	Addresses struct {
+		Local  words `json:"local_address"`
+		Remote words `json:"remote_address"`
+	} `json:"addresses"`
+	Common struct {
+		LocalPort   uint16       `json:"local_port"`
+		RemotePort  uint16       `json:"remote_port"`
+		In          uint32       `json:"bytes_in"`
+		Out         uint32       `json:"bytes_out"`
+		Protocol    protocolEnum `json:"protocol"`
+		ProcessID   uint16       `json:"process_id"`
+		Executable  string       `json:"executable"`
+		CommandLine string       `json:"commandline"`
+	} `json:"common"`
+}
+
+type schemaPort struct {
+	Local  words `json:"local_address"`
+	Common struct {
+		Port     uint16       `json:"local_port"`
+		Protocol protocolEnum `json:"protocol"`
+	} `json:"common"`
+}
+
+func (r *Report) decodeSchemaJSON(body []byte) error {
+	var m schemaMessage
+	if err := json.Unmarshal(body, &m); err != nil {
+		return jsonError(err)
+	}
+	r.Agent = m.ID
+	if v := m.Version; v != 0 {
+		r.AgentVersion = fmt.Sprintf("%d.%d.%d", v>>24, v>>16&0xff, v&0xffff)
+	}
+	for _, raw := range m.Events {
+		e, err := schemaJSONEvent(raw)
+		if err != nil {
+			r.skip("an event was left out: %v", err)
+			continue
+		}
+		r.Events = append(r.Events, e)
+	}
+	return nil
+}
+
+func schemaJSONEvent(raw json.RawMessage) (Event, error) {
+	var v schemaEvent
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return Event{}, jsonError(err)
+	}
+	e := Event{
+		Name: string(v.Type.enum), Time: time.Unix(int64(v.Time), 0).UTC(), Interval: time.Duration(v.Interval) * time.Second,
+	}
+	if id := make([]byte, 16); len(v.ID.Value) == len(id) {
+		for i, n := range v.ID.Value {
+			id[i] = byte(n)
+		}
+		if slices.ContainsFunc(id, func(b byte) bool { return b != 0 }) {
+			e.ID = hex.EncodeToString(id)
+		}
+	}
+	err := e.schemaPayload(v.Payload)
+	if err != nil {
+		return Event{}, jsonError(err)
+	}
+	e.Empty = len(e.Flows) == 0 && len(e.Checks) == 0 && len(e.Payload) == 0
+	return e, nil
+}
+
+func (e *Event) schemaPayload(raw json.RawMessage) error {
+	if len(raw) == 0 {
+		raw = json.RawMessage("{}")
+	}
+	switch e.Name {
+	case "NetworkActivity":
+		var p struct {
+			V4 []schemaFlow `json:"ipv4_activity"`
+			V6 []schemaFlow `json:"ipv6_activity"`
+		}
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return err
+		}
+		for _, f := range append(p.V4, p.V6...) {
+			c := &f.Common
+			local, remote := f.Addresses.Local.addr(), f.Addresses.Remote.addr()
+			if !local.IsValid() || !remote.IsValid() {
+				return fmt.Errorf("a flow has an address of %d or %d words", len(f.Addresses.Local), len(f.Addresses.Remote))
+			}
+			e.Flows = append(e.Flows, Flow{
+				Local: netip.AddrPortFrom(local, c.LocalPort), Remote: netip.AddrPortFrom(remote, c.RemotePort),
+				Protocol: c.Protocol.name(), Direction: direction(uint64(c.In), uint64(c.Out)), BytesIn: uint64(c.In), BytesOut: uint64(c.Out),
+				ProcessID: int64(c.ProcessID), Executable: c.Executable, CommandLine: c.CommandLine,
+			})
+		}
+	case "ListeningPorts":
+		var p struct {
+			V4 []schemaPort `json:"ipv4_ports"`
+			V6 []schemaPort `json:"ipv6_ports"`
+		}
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return err
+		}
+		for _, l := range append(p.V4, p.V6...) {
+			e.Payload = append(e.Payload, ListeningPort{Local: netip.AddrPortFrom(l.Local.addr(), l.Common.Port), Protocol: l.Common.Protocol.name()})
+		}
+	case "SystemInformation":
+		var s SystemInformation
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return err
+		}
+		if s != (SystemInformation{}) {
+			e.Payload = []Item{s}
+		}
+	case "Heartbeat":
+	case "Baseline":
+		var p struct {
+			Checks []BaselineCheck `json:"baseline_checks"`
+		}
+		err := json.Unmarshal(raw, &p)
+		e.Checks = p.Checks
+		return err
+	case "Process":
+		p := Process{EventType: processEvents[0], HitCount: 1}
+		err := json.Unmarshal(raw, &p)
+		e.Payload = []Item{p}
+		return err
+	case "Log":
+		var p struct {
+			Logs []Record `json:"logs"`
+		}
+		err := json.Unmarshal(raw, &p)
+		for _, l := range p.Logs {
+			e.Payload = append(e.Payload, l)
+		}
+		return err
+	default:
+		return fmt.Errorf("its payload is of the unknown type %s", quote(e.Name))
+	}
+	return nil
+}
