@@ -1,0 +1,158 @@
+package hub
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"github.com/vauban-iot/vauban/access"
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/pki"
+	"github.com/vauban-iot/vauban/wire/sas"
+)
+
+// proof is what authentication established.
+type proof struct {
+	identity registry.Identity
+	method   string
+	expires  time.Time // zero: does not
+}
+
+// authenticate follows the order of hub-device §6.1. Every failure but a disabled
+// device is Unauthorized, and the reason stays in the log.
+func (h *Hub) authenticate(ctx context.Context, c iot.Credentials) (proof, error) {
+	if !h.ours(c.Host) {
+		return proof{}, fault.New(fault.Unauthorized, "the user name is for another hub")
+	}
+	d, err := h.cfg.Registry.Identity(ctx, c.ID)
+	if fault.Is(err, fault.NotFound) {
+		return proof{}, fault.Wrap(fault.Unauthorized, err, "the device is not registered")
+	}
+	if err != nil {
+		return proof{}, err
+	}
+	p := proof{identity: d}
+	switch {
+	case c.Token != "": // a token decides even beside a certificate (hub-device §2.1)
+		err = h.checkToken(c, d, &p)
+	case len(c.Certificates) > 0:
+		err = h.checkCertificate(ctx, c, d, &p)
+	default:
+		err = fault.New(fault.Unauthorized, "neither a token nor a certificate was presented")
+	}
+	if err != nil {
+		return proof{}, err
+	}
+	status := d.Status
+	if c.ID.Module != "" { // a module has no status of its own
+		parent, err := h.cfg.Registry.Identity(ctx, iot.ID{Device: c.ID.Device})
+		if err != nil {
+			return proof{}, err
+		}
+		status = parent.Status
+	}
+	if status == registry.Disabled {
+		return proof{}, fault.New(fault.Disabled, "the device is disabled")
+	}
+	return p, nil
+}
+
+func (h *Hub) ours(host string) bool {
+	for _, n := range h.cfg.Hosts {
+		if strings.EqualFold(n, host) {
+			return true
+		}
+	}
+	return false
+}
+
+func resource(id iot.ID) []string {
+	if id.Module == "" {
+		return []string{"devices", id.Device}
+	}
+	return []string{"devices", id.Device, "modules", id.Module}
+}
+
+func (h *Hub) checkToken(c iot.Credentials, d registry.Identity, p *proof) error {
+	t, err := sas.Parse(c.Token)
+	if err != nil {
+		return fault.Wrap(fault.Unauthorized, err, "the token cannot be read")
+	}
+	p.expires = t.Expiry
+	if t.KeyName != "" {
+		if err := h.cfg.Guard.Check(t, access.DeviceConnect, resource(c.ID)...); err != nil {
+			return fault.Wrap(fault.Unauthorized, err, "the policy token is refused")
+		}
+		p.method = methodText(iot.AuthMethod{Scope: "hub", Type: "sas", By: "iothub"})
+		return nil
+	}
+	if d.Authentication.Type != registry.SAS {
+		return fault.New(fault.Unauthorized, "the device does not authenticate by token")
+	}
+	scope, err := t.Scope()
+	if err != nil {
+		return fault.Wrap(fault.Unauthorized, err, "the token's resource cannot be read")
+	}
+	// The whole resource must be named: a device's token is not its module's (hub-device §6.2).
+	if len(scope.Path) != len(resource(c.ID)) || !scope.Covers(h.cfg.Hosts, resource(c.ID)...) {
+		return fault.New(fault.Unauthorized, "the token is for another resource")
+	}
+	if !d.VerifyToken(t) {
+		return fault.New(fault.Unauthorized, "the token's signature does not verify")
+	}
+	if h.now().After(t.Expiry.Add(access.Skew)) {
+		return fault.New(fault.Unauthorized, "the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+	}
+	who := "device"
+	if c.ID.Module != "" {
+		who = "module"
+	}
+	p.method = methodText(iot.AuthMethod{Scope: who, Type: "sas", By: "iothub"})
+	return nil
+}
+
+func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registry.Identity, p *proof) error {
+	leaf := c.Certificates[0]
+	switch d.Authentication.Type {
+	case registry.SelfSigned:
+		one, two := sha1.Sum(leaf.Raw), sha256.Sum256(leaf.Raw)
+		if !d.MatchesThumbprint(hex.EncodeToString(one[:]), hex.EncodeToString(two[:])) {
+			return fault.New(fault.Unauthorized, "the certificate's thumbprint is not the registered one")
+		}
+		if err := inForce(leaf, h.now()); err != nil {
+			return err
+		}
+	case registry.CertificateAuthority:
+		if leaf.Subject.CommonName != c.ID.String() {
+			return fault.New(fault.Unauthorized, "the certificate's common name is not the device id")
+		}
+		anchors, err := h.cfg.Authorities(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := pki.VerifyChain(c.Certificates, anchors, h.now()); err != nil {
+			return fault.Wrap(fault.Unauthorized, err, "the certificate is refused")
+		}
+	default:
+		return fault.New(fault.Unauthorized, "the device does not authenticate by certificate")
+	}
+	who := "device"
+	if c.ID.Module != "" {
+		who = "module"
+	}
+	p.method = methodText(iot.AuthMethod{Scope: who, Type: "x509", By: "iothub"})
+	return nil
+}
+
+func inForce(leaf *x509.Certificate, now time.Time) error {
+	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return fault.New(fault.Unauthorized, "the certificate is not valid now")
+	}
+	return nil
+}

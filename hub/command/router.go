@@ -1,0 +1,284 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/internal/nonce"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+// Router knows the sessions of this node and reaches those of every node: each
+// session listens on the bus under its device's name, and whoever has a command
+// sends it there, whether the session is next door or on another machine.
+type Router struct {
+	post bus.Post
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	routes map[iot.ID]*Route
+}
+
+// NewRouter sends over post, whose calls must be handed to Handle.
+func NewRouter(post bus.Post, log *slog.Logger) *Router {
+	return &Router{post: post, log: log, routes: make(map[iot.ID]*Route)}
+}
+
+// Route is the way to one session of this node.
+type Route struct {
+	router *Router
+	id     iot.ID
+	owner  string // tells this session from others of the same identity, on any node
+	link   iot.Link
+	cancel func()
+
+	mu       sync.Mutex
+	features iot.Feature
+	desired  int64 // version of the last desired patch delivered
+}
+
+// envelope is a command on the bus.
+type envelope struct {
+	Kind    string          `json:"kind"` // method, desired, mail, close
+	Device  string          `json:"device"`
+	Module  string          `json:"module,omitempty"`
+	Name    string          `json:"name,omitempty"`    // method
+	Payload json.RawMessage `json:"payload,omitempty"` // method, desired
+	Version int64           `json:"version,omitempty"` // desired
+	Except  string          `json:"except,omitempty"`  // close: the owner that stays
+	Reason  string          `json:"reason,omitempty"`  // close
+	Fault   fault.Kind      `json:"fault,omitempty"`   // close
+}
+
+// answer is what comes back for a method.
+type answer struct {
+	Status  int             `json:"status"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+	Fault   fault.Kind      `json:"fault,omitempty"`
+	Failed  bool            `json:"failed,omitempty"`
+	Text    string          `json:"text,omitempty"`
+}
+
+func mailbox(id iot.ID) string { return "device:" + id.String() }
+
+// ErrTakenOver closes a link whose identity connected again (hub-device §2.9).
+var ErrTakenOver = fault.New(fault.AlreadyExists, "the same device connected again")
+
+// Attach makes link the session of id. An older session of id, here or on another node, is closed.
+func (r *Router) Attach(id iot.ID, link iot.Link) (*Route, error) {
+	rt := &Route{router: r, id: id, owner: nonce.New(), link: link}
+	cancel, err := r.post.Listen(mailbox(id))
+	if err != nil {
+		return nil, fmt.Errorf("command: listen for %s: %w", id, err)
+	}
+	rt.cancel = cancel
+	r.mu.Lock()
+	old := r.routes[id]
+	r.routes[id] = rt
+	r.mu.Unlock()
+	if old != nil {
+		old.cancel()
+		old.link.Close(ErrTakenOver)
+	}
+	r.send(id, envelope{Kind: "close", Except: rt.owner, Fault: fault.AlreadyExists, Reason: "the same device connected again"})
+	return rt, nil
+}
+
+// Detach ends the route. It reports whether the route still was the session of its identity.
+func (rt *Route) Detach() bool {
+	r := rt.router
+	r.mu.Lock()
+	current := r.routes[rt.id] == rt
+	if current {
+		delete(r.routes, rt.id)
+	}
+	r.mu.Unlock()
+	if current {
+		rt.cancel()
+	}
+	return current
+}
+
+// Listen sets what the device wants.
+func (rt *Route) Listen(f iot.Feature) {
+	rt.mu.Lock()
+	rt.features = f
+	rt.mu.Unlock()
+}
+
+func (rt *Route) wants(f iot.Feature) bool {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return rt.features&f != 0
+}
+
+// Count returns the sessions of this node.
+func (r *Router) Count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.routes)
+}
+
+// Handle takes a call from the bus. It never blocks.
+func (r *Router) Handle(c bus.Call) {
+	var e envelope
+	if err := json.Unmarshal(c.Data, &e); err != nil {
+		r.log.Warn("unreadable command on the bus", "name", c.Name, "err", err)
+		return
+	}
+	r.mu.Lock()
+	rt := r.routes[iot.ID{Device: e.Device, Module: e.Module}]
+	r.mu.Unlock()
+	if rt == nil {
+		if e.Kind == "method" {
+			c.Reply(encode(failed(errOffline)))
+		}
+		return
+	}
+	switch e.Kind {
+	case "method":
+		if !rt.wants(iot.Methods) {
+			c.Reply(encode(failed(errNoMethods)))
+			return
+		}
+		rt.link.Method(e.Name, e.Payload, func(status int, payload []byte, err error) {
+			if err != nil {
+				c.Reply(encode(failed(err)))
+				return
+			}
+			if !json.Valid(payload) {
+				payload = nil // hub-device §3.8: a body that is no JSON reaches the caller as null
+			}
+			c.Reply(encode(answer{Status: status, Payload: payload}))
+		})
+	case "desired":
+		rt.deliverDesired(e.Version, e.Payload)
+	case "mail":
+		if rt.wants(iot.CloudToDevice) {
+			rt.link.MailWaits()
+		}
+	case "close":
+		if e.Except != rt.owner {
+			rt.link.Close(&fault.Error{Kind: e.Fault, Public: e.Reason})
+		}
+	default:
+		r.log.Warn("unknown command on the bus", "kind", e.Kind)
+	}
+}
+
+// deliverDesired delivers in version order: a patch older than the last one is
+// stale, because its sender held the device's lock earlier.
+func (rt *Route) deliverDesired(version int64, patch []byte) {
+	rt.mu.Lock()
+	ok := rt.features&iot.DesiredUpdates != 0 && version > rt.desired
+	if ok {
+		rt.desired = version
+	}
+	rt.mu.Unlock()
+	if ok {
+		rt.link.Desired(version, patch)
+	}
+}
+
+var (
+	errOffline   = fault.New(fault.NotOnline, "the device is not connected")
+	errNoMethods = fault.New(fault.NotOnline, "the device is connected but does not listen for direct methods")
+)
+
+func failed(err error) answer {
+	return answer{Failed: true, Fault: fault.KindOf(err), Text: fault.Public(err)}
+}
+
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil { // the types above always marshal but for a payload that is no JSON, which was checked
+		panic(fmt.Sprintf("command: %v", err))
+	}
+	return b
+}
+
+func (r *Router) send(id iot.ID, e envelope) {
+	e.Device, e.Module = id.Device, id.Module
+	if err := r.post.Send(mailbox(id), encode(e)); err != nil {
+		r.log.Warn("command not sent", "device", id.Device, "module", id.Module, "kind", e.Kind, "err", err)
+	}
+}
+
+// Desired pushes a desired patch to the device, if it is there and wants it.
+func (r *Router) Desired(id iot.ID, version int64, patch json.RawMessage) {
+	r.send(id, envelope{Kind: "desired", Version: version, Payload: patch})
+}
+
+// MailWaits tells the device's session to look into its queue.
+func (r *Router) MailWaits(id iot.ID) { r.send(id, envelope{Kind: "mail"}) }
+
+// Disconnect closes the session of id, wherever it is.
+func (r *Router) Disconnect(id iot.ID, kind fault.Kind, reason string) {
+	r.send(id, envelope{Kind: "close", Fault: kind, Reason: reason})
+}
+
+// Method is a direct method to invoke. Payload nil is null.
+type Method struct {
+	Name            string
+	Payload         json.RawMessage
+	ResponseTimeout time.Duration
+	ConnectTimeout  time.Duration // how long to wait for a device that is not online
+	Margin          time.Duration // how much before ResponseTimeout the caller wants to hear of it
+}
+
+// Result is what a device answered.
+type Result struct {
+	Status  int
+	Payload json.RawMessage // nil is null
+}
+
+// connectPoll is how often an invocation looks whether its device came online.
+const connectPoll = 100 * time.Millisecond
+
+// Invoke calls a direct method. Its failures are fault.NotOnline, Timeout,
+// ConnectionClosed and Unavailable (hub-service §5.1).
+func (r *Router) Invoke(ctx context.Context, id iot.ID, m Method) (Result, error) {
+	online := time.NewTimer(m.ConnectTimeout)
+	defer online.Stop()
+	for {
+		res, err := r.invokeOnce(ctx, id, m)
+		if m.ConnectTimeout <= 0 || !fault.Is(err, fault.NotOnline) {
+			return res, err
+		}
+		select {
+		case <-ctx.Done():
+			return Result{}, fault.Wrap(fault.Timeout, ctx.Err(), "the caller left")
+		case <-online.C:
+			return Result{}, fault.New(fault.NotOnline, "timed out waiting for the device to connect")
+		case <-time.After(connectPoll):
+		}
+	}
+}
+
+func (r *Router) invokeOnce(ctx context.Context, id iot.ID, m Method) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.ResponseTimeout-m.Margin)
+	defer cancel()
+	data, err := r.post.Request(ctx, mailbox(id), encode(envelope{
+		Kind: "method", Device: id.Device, Module: id.Module, Name: m.Name, Payload: m.Payload,
+	}))
+	if fault.Is(err, fault.Timeout) {
+		return Result{}, fault.New(fault.Timeout, "timed out waiting for the device to respond")
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	var a answer
+	if err := json.Unmarshal(data, &a); err != nil {
+		return Result{}, fault.Wrap(fault.Internal, err, "unreadable answer on the bus")
+	}
+	if a.Failed {
+		return Result{}, &fault.Error{Kind: a.Fault, Public: a.Text}
+	}
+	return Result{Status: a.Status, Payload: a.Payload}, nil
+}

@@ -1,0 +1,236 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/internal/nonce"
+	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/wire/bag"
+)
+
+// Device returns one identity.
+func (h *Hub) Device(ctx context.Context, id iot.ID) (registry.Identity, error) {
+	return h.cfg.Registry.Identity(ctx, id)
+}
+
+// Devices lists at most top identities.
+func (h *Hub) Devices(ctx context.Context, top int) ([]registry.Identity, error) {
+	return h.cfg.Registry.List(ctx, top)
+}
+
+// Statistics counts devices.
+func (h *Hub) Statistics(ctx context.Context) (registry.Statistics, error) {
+	return h.cfg.Registry.Statistics(ctx)
+}
+
+// CreateDevice adds an identity.
+func (h *Hub) CreateDevice(ctx context.Context, d registry.Identity) (registry.Identity, error) {
+	return h.cfg.Registry.Create(ctx, d, nil)
+}
+
+// UpdateDevice changes an identity. A device that may not connect any longer is disconnected.
+func (h *Hub) UpdateDevice(ctx context.Context, id iot.ID, match *iot.Match, c registry.Change) (registry.Identity, error) {
+	d, err := h.cfg.Registry.Update(ctx, id, match, c)
+	if err != nil {
+		return d, err
+	}
+	if d.Status == registry.Disabled {
+		h.cfg.Router.Disconnect(id, fault.Disabled, "the device was disabled")
+	}
+	return d, nil
+}
+
+// DeleteDevice removes an identity with everything that belongs to it.
+func (h *Hub) DeleteDevice(ctx context.Context, id iot.ID, match *iot.Match) error {
+	if err := h.cfg.Registry.Delete(ctx, id, match); err != nil {
+		return err
+	}
+	h.cfg.Router.Disconnect(id, fault.NotFound, "the device was deleted")
+	return nil
+}
+
+// Twin returns a twin with the identity it belongs to.
+func (h *Hub) Twin(ctx context.Context, id iot.ID) (registry.Identity, twin.Twin, error) {
+	d, err := h.cfg.Registry.Identity(ctx, id)
+	if err != nil {
+		return d, twin.Twin{}, err
+	}
+	t, err := h.cfg.Twins.Twin(ctx, id)
+	return d, t, err
+}
+
+// PatchTwin merges tags and desired properties and tells the device.
+func (h *Hub) PatchTwin(ctx context.Context, id iot.ID, match *iot.Match, p twin.Patch) (registry.Identity, twin.Twin, error) {
+	return h.changeTwin(ctx, id, match, func(t twin.Twin) (twin.Twin, json.RawMessage, error) { return t.Apply(p, h.now()) })
+}
+
+// ReplaceTwin replaces tags and desired properties and tells the device what differs.
+func (h *Hub) ReplaceTwin(ctx context.Context, id iot.ID, match *iot.Match, p twin.Patch) (registry.Identity, twin.Twin, error) {
+	return h.changeTwin(ctx, id, match, func(t twin.Twin) (twin.Twin, json.RawMessage, error) { return t.Replace(p, h.now()) })
+}
+
+func (h *Hub) changeTwin(ctx context.Context, id iot.ID, match *iot.Match,
+	change func(twin.Twin) (twin.Twin, json.RawMessage, error),
+) (registry.Identity, twin.Twin, error) {
+	// Between the write and the push nobody else may write this twin here, so that
+	// patches reach the device in version order.
+	lock := h.orderDesired(id)
+	lock.Lock()
+	defer lock.Unlock()
+	var pushed json.RawMessage
+	t, err := h.cfg.Twins.UpdateTwin(ctx, id, func(t twin.Twin) (twin.Twin, error) {
+		if err := match.Check(t.ETag()); err != nil {
+			return t, err
+		}
+		next, push, err := change(t)
+		pushed = push
+		return next, err
+	})
+	if err != nil {
+		return registry.Identity{}, t, err
+	}
+	if pushed != nil {
+		h.cfg.Router.Desired(id, t.DesiredVersion, pushed)
+	}
+	d, err := h.cfg.Registry.Identity(ctx, id)
+	return d, t, err
+}
+
+func (h *Hub) orderDesired(id iot.ID) *sync.Mutex {
+	return &h.locks[maphash.Comparable(h.seed, id)%uint64(len(h.locks))]
+}
+
+// Limits of direct methods (hub-service §5.1).
+const (
+	maxMethodName    = 100
+	maxMethodPayload = 128 << 10
+	minResponse      = 5 * time.Second
+	maxResponse      = 300 * time.Second
+)
+
+// Invoke calls a direct method. Beside the failures of command.Router.Invoke
+// they are fault.NotFound and Invalid.
+func (h *Hub) Invoke(ctx context.Context, id iot.ID, m command.Method) (command.Result, error) {
+	switch {
+	case m.Name == "" || len(m.Name) > maxMethodName:
+		return command.Result{}, fault.New(fault.Invalid, "methodName must have 1 to %d characters", maxMethodName)
+	case !plainMethodName(m.Name):
+		return command.Result{}, fault.New(fault.Invalid, "methodName may hold letters, digits and punctuation, but none of / # + and no space")
+	case len(m.Payload) > maxMethodPayload:
+		return command.Result{}, fault.New(fault.TooLarge, "the payload is over %d bytes", maxMethodPayload)
+	case m.ResponseTimeout < minResponse || m.ResponseTimeout > maxResponse:
+		return command.Result{}, fault.New(fault.Invalid, "responseTimeoutInSeconds must be 5 to 300")
+	case m.ConnectTimeout < 0 || m.ConnectTimeout > maxResponse:
+		return command.Result{}, fault.New(fault.Invalid, "connectTimeoutInSeconds must be 0 to 300")
+	}
+	if _, err := h.cfg.Registry.Identity(ctx, id); err != nil {
+		return command.Result{}, err
+	}
+	return h.cfg.Router.Invoke(ctx, id, m)
+}
+
+// plainMethodName refuses what would change the topic a method travels on.
+func plainMethodName(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '/' || c == '#' || c == '+' {
+			return false
+		}
+	}
+	return true
+}
+
+// Limits of cloud-to-device messages (hub-device §7).
+const (
+	maxMail     = 64 << 10
+	maxQueue    = 50
+	defaultLife = time.Hour
+	maxLife     = 48 * time.Hour
+)
+
+// Send queues a cloud-to-device message and returns its message id. Failures are
+// fault.NotFound, TooLarge, QueueFull and Invalid.
+func (h *Hub) Send(ctx context.Context, m iot.Mail) (string, error) {
+	now := h.now()
+	if m.To.Module != "" {
+		return "", fault.New(fault.Invalid, "modules receive no cloud-to-device messages")
+	}
+	if size := mailSize(m); size > maxMail {
+		return "", fault.New(fault.TooLarge, "the message has %d bytes, %d are allowed", size, maxMail)
+	}
+	switch m.Ack {
+	case "":
+		m.Ack = "none"
+	case "none", "positive", "negative", "full":
+	default:
+		return "", fault.New(fault.Invalid, "iothub-ack must be none, positive, negative or full")
+	}
+	switch {
+	case m.Expires.IsZero():
+		m.Expires = now.Add(defaultLife)
+	case !m.Expires.After(now):
+		return "", fault.New(fault.Invalid, "the expiry time is past")
+	case m.Expires.After(now.Add(maxLife)):
+		m.Expires = now.Add(maxLife)
+	}
+	if m.MessageID == "" {
+		m.MessageID = nonce.New()
+	}
+	m.Enqueued = now
+	if _, err := h.cfg.Mailbox.Enqueue(ctx, m, maxQueue, now); err != nil {
+		return "", err
+	}
+	h.cfg.Router.MailWaits(m.To)
+	return m.MessageID, nil
+}
+
+func mailSize(m iot.Mail) int {
+	n := len(m.Body) + len(m.MessageID)
+	for _, ps := range [][]bag.Property{m.System, m.Properties} {
+		for _, p := range ps {
+			n += len(p.Name) + len(p.Value)
+		}
+	}
+	return n
+}
+
+// Assignment is what provisioning wants of the hub (dps §9.4).
+type Assignment struct {
+	ID             iot.ID
+	Authentication registry.Authentication
+	Edge           bool
+	Tags, Desired  json.RawMessage // initial twin; nil: leave
+	ResetTwin      bool            // an existing twin starts again from the initial one
+}
+
+// Assign creates or updates a device for provisioning. created tells whether it is new.
+func (h *Hub) Assign(ctx context.Context, a Assignment) (created bool, err error) {
+	initial := twin.Patch{Tags: a.Tags, HasTags: a.Tags != nil, Desired: a.Desired, HasDesired: a.Desired != nil}
+	t, _, err := twin.New(a.ID).Apply(initial, h.now())
+	if err != nil {
+		return false, err
+	}
+	_, err = h.cfg.Registry.Create(ctx, registry.Identity{
+		ID: a.ID, Status: registry.Enabled, Authentication: a.Authentication, Edge: a.Edge,
+	}, &t)
+	if !fault.Is(err, fault.AlreadyExists) {
+		return err == nil, err
+	}
+	auth := a.Authentication
+	if _, err := h.cfg.Registry.Update(ctx, a.ID, nil, registry.Change{Authentication: &auth, Edge: &a.Edge}); err != nil {
+		return false, err
+	}
+	if a.ResetTwin {
+		replace := initial
+		replace.HasTags, replace.HasDesired = true, true
+		_, _, err = h.ReplaceTwin(ctx, a.ID, nil, replace)
+	}
+	return false, err
+}

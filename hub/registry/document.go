@@ -1,0 +1,147 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+// Documents have their members in Azure's order and spelling; absent values are explicit
+// nulls, since clients read them unguarded (hub-service §2.4).
+
+type authenticationDocument struct {
+	SymmetricKey   symmetricKeyDocument `json:"symmetricKey"`
+	X509Thumbprint thumbprintDocument   `json:"x509Thumbprint"`
+	Type           AuthType             `json:"type"`
+}
+
+type symmetricKeyDocument struct {
+	Primary   *string `json:"primaryKey"`
+	Secondary *string `json:"secondaryKey"`
+}
+
+type thumbprintDocument struct {
+	Primary   *string `json:"primaryThumbprint"`
+	Secondary *string `json:"secondaryThumbprint"`
+}
+
+type capabilitiesDocument struct {
+	Edge bool `json:"iotEdge"`
+}
+
+type identityDocument struct {
+	DeviceID             string                 `json:"deviceId"`
+	GenerationID         string                 `json:"generationId"`
+	ETag                 iot.ETag               `json:"etag"`
+	ConnectionState      string                 `json:"connectionState"`
+	Status               Status                 `json:"status"`
+	StatusReason         *string                `json:"statusReason"`
+	ConnectionStateTime  string                 `json:"connectionStateUpdatedTime"`
+	StatusTime           string                 `json:"statusUpdatedTime"`
+	LastActivity         string                 `json:"lastActivityTime"`
+	CloudToDeviceWaiting int                    `json:"cloudToDeviceMessageCount"`
+	Authentication       authenticationDocument `json:"authentication"`
+	Capabilities         capabilitiesDocument   `json:"capabilities"`
+	DeviceScope          string                 `json:"deviceScope,omitempty"`
+	ParentScopes         []string               `json:"parentScopes"`
+}
+
+// MarshalDocument is the identity's JSON document (hub-service §2.3). It holds the keys.
+func (d Identity) MarshalDocument() []byte {
+	a := d.Authentication
+	return marshal(identityDocument{
+		DeviceID: d.ID.Device, GenerationID: d.Generation, ETag: d.ETag,
+		ConnectionState: connectionState(d), Status: d.Status, StatusReason: orNull(d.StatusReason),
+		ConnectionStateTime: iot.FormatTime(d.ConnectionTime), StatusTime: iot.FormatTime(d.StatusTime),
+		LastActivity: iot.FormatTime(d.LastActivity), CloudToDeviceWaiting: d.Pending,
+		Authentication: authenticationDocument{
+			SymmetricKey:   symmetricKeyDocument{keyOrNull(a.PrimaryKey), keyOrNull(a.SecondaryKey)},
+			X509Thumbprint: thumbprints(a), Type: a.Type,
+		},
+		Capabilities: capabilitiesDocument{d.Edge}, DeviceScope: d.Scope, ParentScopes: orEmpty(d.ParentScopes),
+	})
+}
+
+type twinDocument struct {
+	DeviceID             string               `json:"deviceId"`
+	ModelID              string               `json:"modelId"`
+	ETag                 iot.ETag             `json:"etag"`
+	DeviceETag           iot.ETag             `json:"deviceEtag"`
+	Status               Status               `json:"status"`
+	StatusReason         *string              `json:"statusReason"`
+	StatusTime           string               `json:"statusUpdateTime"`
+	ConnectionState      string               `json:"connectionState"`
+	LastActivity         string               `json:"lastActivityTime"`
+	CloudToDeviceWaiting int                  `json:"cloudToDeviceMessageCount"`
+	AuthenticationType   AuthType             `json:"authenticationType"`
+	X509Thumbprint       thumbprintDocument   `json:"x509Thumbprint"`
+	Version              int64                `json:"version"`
+	Tags                 json.RawMessage      `json:"tags"`
+	Properties           json.RawMessage      `json:"properties"`
+	Capabilities         capabilitiesDocument `json:"capabilities"`
+	DeviceScope          string               `json:"deviceScope,omitempty"`
+	ParentScopes         []string             `json:"parentScopes"`
+}
+
+// TwinDocument is a device's twin as services read it: its identity's state and its
+// properties in one (hub-service §3.2). It holds no key.
+func TwinDocument(d Identity, t twin.Twin) []byte {
+	tags := t.Tags
+	if len(tags) == 0 {
+		tags = json.RawMessage("{}")
+	}
+	return marshal(twinDocument{
+		DeviceID: d.ID.Device, ModelID: t.ModelID, ETag: t.ETag(), DeviceETag: d.ETag,
+		Status: d.Status, StatusReason: orNull(d.StatusReason), StatusTime: iot.FormatTime(d.StatusTime),
+		ConnectionState: connectionState(d), LastActivity: iot.FormatTime(d.LastActivity), CloudToDeviceWaiting: d.Pending,
+		AuthenticationType: d.Authentication.Type, X509Thumbprint: thumbprints(d.Authentication),
+		Version: t.Version, Tags: tags, Properties: t.Properties(),
+		Capabilities: capabilitiesDocument{d.Edge}, DeviceScope: d.Scope, ParentScopes: orEmpty(d.ParentScopes),
+	})
+}
+
+func connectionState(d Identity) string {
+	if d.Connected {
+		return "Connected"
+	}
+	return "Disconnected"
+}
+
+func thumbprints(a Authentication) thumbprintDocument {
+	return thumbprintDocument{orNull(a.PrimaryThumbprint), orNull(a.SecondaryThumbprint)}
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func keyOrNull(k secret.Secret) *string {
+	if k.IsZero() {
+		return nil
+	}
+	return orNull(k.Base64())
+}
+
+func orEmpty(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
+// marshal leaves <, > and & alone: what a device wrote is read back as it was.
+func marshal(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // strings, numbers and trees that twin wrote always marshal
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

@@ -1,0 +1,98 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+// AuthType is how a device authenticates (hub-service §2.4).
+type AuthType string
+
+// The authentication types, in Azure's spelling.
+const (
+	SAS                  AuthType = "sas"
+	SelfSigned           AuthType = "selfSigned"
+	CertificateAuthority AuthType = "certificateAuthority"
+	None                 AuthType = "none"
+)
+
+// Authentication holds the keys or thumbprints of one identity.
+// Thumbprints are upper-case hex without colons; empty means unset.
+type Authentication struct {
+	Type                AuthType
+	PrimaryKey          secret.Secret
+	SecondaryKey        secret.Secret
+	PrimaryThumbprint   string
+	SecondaryThumbprint string
+}
+
+// Status says whether an identity may connect.
+type Status string
+
+// The two statuses.
+const (
+	Enabled  Status = "enabled"
+	Disabled Status = "disabled"
+)
+
+// Identity is one device or module as the registry keeps it.
+type Identity struct {
+	ID             iot.ID
+	Generation     string // decimal, assigned at creation; differs for a re-created device
+	ETag           iot.ETag
+	Status         Status
+	StatusReason   string
+	StatusTime     time.Time
+	Authentication Authentication
+	Edge           bool // capabilities.iotEdge
+	Scope          string
+	ParentScopes   []string
+
+	// Presence is written by sessions, never by identity updates, and leaves the ETag alone.
+	Connected      bool
+	ConnectionTime time.Time
+	LastActivity   time.Time
+	// Pending is the number of cloud-to-device messages that wait. Stores fill it on reads.
+	Pending int
+}
+
+// Statistics counts devices (not modules).
+type Statistics struct{ Total, Enabled, Disabled, Connected int }
+
+// Store keeps identities and, because they are created and deleted together, makes
+// their first twin. Every write is on disk when the call returns. Times are kept to
+// the microsecond, in UTC. A Store never reads a clock.
+type Store interface {
+	// Create adds an identity with its first twin in one step; fault.AlreadyExists when the id is taken.
+	Create(ctx context.Context, d Identity, t twin.Twin) error
+	// Identity returns one identity; fault.NotFound.
+	Identity(ctx context.Context, id iot.ID) (Identity, error)
+	// Update reads, changes and writes in one transaction; fault.NotFound. change must be
+	// pure: it may run more than once. An error of change is returned as it is and nothing is
+	// written. Presence fields and ID are not written.
+	Update(ctx context.Context, id iot.ID, change func(Identity) (Identity, error)) (Identity, error)
+	// Delete removes an identity, its modules, twins, queued messages and stored
+	// sessions, when check (which sees the current identity) returns nil; fault.NotFound.
+	Delete(ctx context.Context, id iot.ID, check func(Identity) error) error
+	// List returns devices (not modules) ordered by id after the given one ("" from the start), at most limit.
+	List(ctx context.Context, after string, limit int) ([]Identity, error)
+	// Statistics counts devices.
+	Statistics(ctx context.Context) (Statistics, error)
+	// SetPresence records connects, disconnects and activity of many identities at
+	// once. Unknown ids are skipped.
+	SetPresence(ctx context.Context, ps []Presence) error
+	// ResetPresence marks everything disconnected, at a start after a crash.
+	ResetPresence(ctx context.Context, now time.Time) error
+}
+
+// Presence is one change of a connection's state.
+type Presence struct {
+	ID        iot.ID
+	Connected *bool     // nil: only activity
+	Time      time.Time // of the connect or disconnect
+	Activity  time.Time // zero: unchanged
+}

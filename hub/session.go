@@ -1,0 +1,191 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"sync/atomic"
+	"time"
+
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+// session is one connected device.
+type session struct {
+	hub        *Hub
+	id         iot.ID
+	link       iot.Link
+	route      *command.Route
+	generation string
+	authMethod string
+	modelID    string
+	persistent bool
+	expiry     *time.Timer // closes the link when its token is too old; nil for certificates
+
+	activity atomic.Int64 // microseconds since 1970 of the last message not yet saved; 0: none
+}
+
+var _ iot.Session = (*session)(nil)
+
+// tokenGrace is how long a live connection outlives its token (hub-device §2.9, §6.1).
+const tokenGrace = 10 * time.Minute
+
+// Connect authenticates a device and opens its session. Its failures are
+// fault.Unauthorized, whatever was wrong with the credentials, and fault.Disabled.
+func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, link iot.Link) (iot.Opened, error) {
+	p, err := h.authenticate(ctx, c)
+	if err != nil {
+		return iot.Opened{}, err
+	}
+	s := &session{
+		hub: h, id: c.ID, link: link, persistent: !want.Clean, modelID: c.ModelID,
+		generation: p.identity.Generation, authMethod: p.method,
+	}
+	var opened iot.Opened
+	if want.Clean {
+		err = h.cfg.Sessions.DropSession(ctx, c.ID)
+	} else {
+		opened.Subscriptions, opened.Present, err = h.cfg.Sessions.Session(ctx, c.ID)
+		if err == nil && !opened.Present {
+			err = h.cfg.Sessions.SaveSession(ctx, c.ID, nil)
+		}
+	}
+	if err != nil {
+		return iot.Opened{}, err
+	}
+	if err := h.announceModel(ctx, s); err != nil {
+		return iot.Opened{}, err
+	}
+	if s.route, err = h.cfg.Router.Attach(c.ID, link); err != nil {
+		return iot.Opened{}, err
+	}
+	connected := true
+	now := h.now()
+	if err := h.cfg.Presence.SetPresence(ctx, []registry.Presence{{ID: c.ID, Connected: &connected, Time: now, Activity: now}}); err != nil {
+		s.route.Detach()
+		return iot.Opened{}, err
+	}
+	if !p.expires.IsZero() {
+		s.expiry = time.AfterFunc(p.expires.Add(tokenGrace).Sub(now), func() {
+			link.Close(fault.New(fault.Unauthorized, "the token expired"))
+		})
+	}
+	h.mu.Lock()
+	h.sessions[s] = struct{}{}
+	h.mu.Unlock()
+	opened.Session = s
+	return opened, nil
+}
+
+// announceModel writes the plug and play model of the CONNECT to the twin (hub-device §3.11).
+func (h *Hub) announceModel(ctx context.Context, s *session) error {
+	if s.modelID == "" {
+		return nil
+	}
+	t, err := h.cfg.Twins.Twin(ctx, s.id)
+	if err != nil || t.ModelID == s.modelID {
+		return err
+	}
+	_, err = h.cfg.Twins.UpdateTwin(ctx, s.id, func(t twin.Twin) (twin.Twin, error) {
+		t.ModelID = s.modelID
+		return t, nil
+	})
+	return err
+}
+
+// Telemetry implements iot.Session.
+func (s *session) Telemetry(m *iot.Message, ack iot.Acker, token uint64) {
+	now := s.hub.now()
+	s.activity.Store(now.UnixMicro())
+	m.Source = iot.Telemetry
+	m.From = s.id
+	m.Generation = s.generation
+	m.AuthMethod = s.authMethod
+	m.ModelID = s.modelID
+	m.Enqueued = now
+	s.hub.cfg.Intake.Submit(m, ack, token)
+}
+
+// Twin implements iot.Session.
+func (s *session) Twin(ctx context.Context) ([]byte, error) {
+	s.activity.Store(s.hub.now().UnixMicro())
+	t, err := s.hub.cfg.Twins.Twin(ctx, s.id)
+	if err != nil {
+		return nil, err
+	}
+	return t.DeviceView(), nil
+}
+
+// PatchReported implements iot.Session.
+func (s *session) PatchReported(ctx context.Context, patch []byte, base int64) (int64, error) {
+	now := s.hub.now()
+	s.activity.Store(now.UnixMicro())
+	t, err := s.hub.cfg.Twins.UpdateTwin(ctx, s.id, func(t twin.Twin) (twin.Twin, error) {
+		return t.ApplyReported(patch, base, now)
+	})
+	return t.ReportedVersion, err
+}
+
+// Listen implements iot.Session.
+func (s *session) Listen(f iot.Feature) { s.route.Listen(f) }
+
+// mailLock is how long an unsettled message stays hidden (hub-device §7). The messages of
+// a session that ends are released at once.
+const mailLock = time.Minute
+
+// Mail implements iot.Session.
+func (s *session) Mail(ctx context.Context, n int) ([]iot.Mail, error) {
+	now := s.hub.now()
+	return s.hub.cfg.Mailbox.Lock(ctx, s.id, n, now, now.Add(mailLock))
+}
+
+// Settle implements iot.Session.
+func (s *session) Settle(ctx context.Context, lockToken string) error {
+	return s.hub.cfg.Mailbox.Complete(ctx, s.id, lockToken)
+}
+
+// SaveSubscriptions implements iot.Session.
+func (s *session) SaveSubscriptions(ctx context.Context, subs []iot.Subscription) error {
+	if !s.persistent {
+		return nil
+	}
+	return s.hub.cfg.Sessions.SaveSession(ctx, s.id, subs)
+}
+
+// End implements iot.Session.
+func (s *session) End(ctx context.Context) {
+	h := s.hub
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	h.mu.Lock()
+	delete(h.sessions, s)
+	h.mu.Unlock()
+	if !s.route.Detach() {
+		return // the identity has a newer session, whose presence stands
+	}
+	now := h.now()
+	connected := false
+	p := registry.Presence{ID: s.id, Connected: &connected, Time: now}
+	if at := s.activity.Load(); at != 0 {
+		p.Activity = time.UnixMicro(at).UTC()
+	}
+	if err := h.cfg.Presence.SetPresence(ctx, []registry.Presence{p}); err != nil {
+		h.log.Error("disconnect not recorded", "device", s.id.Device, "module", s.id.Module, "err", err)
+	}
+	if err := h.cfg.Mailbox.Release(ctx, s.id); err != nil {
+		h.log.Error("messages not released", "device", s.id.Device, "err", err)
+	}
+}
+
+// methodText is the stamp of hub-device §3.3.
+func methodText(m iot.AuthMethod) string {
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // three strings always marshal
+	}
+	return string(b)
+}
