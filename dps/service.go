@@ -1,0 +1,150 @@
+package dps
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/internal/secret"
+)
+
+// Config is what a provisioning service stands on.
+type Config struct {
+	IDScope string // required; devices name it in any letter case
+	Store   Store  // required
+	Hub     Hub    // required; the one hub devices are assigned to
+	Now     func() time.Time
+	Logger  *slog.Logger // nil: slog.Default()
+}
+
+// Hub is the hub as provisioning needs it.
+type Hub interface {
+	// Host is the name devices are told to connect to.
+	Host() string
+	// Assign creates or updates a device; created tells whether it is new.
+	Assign(ctx context.Context, a Assignment) (created bool, err error)
+}
+
+// How an assigned device authenticates at the hub, in the hub's spelling (dps §9.4).
+const (
+	AuthSAS                  = "sas"
+	AuthSelfSigned           = "selfSigned"
+	AuthCertificateAuthority = "certificateAuthority"
+)
+
+// Assignment is what provisioning wants of the hub.
+type Assignment struct {
+	DeviceID string
+	AuthType string // one of the three above
+
+	PrimaryKey, SecondaryKey secret.Secret // of AuthSAS
+	// Thumbprints of AuthSelfSigned: upper-case hex SHA-256. The second may be empty.
+	PrimaryThumbprint, SecondaryThumbprint string
+
+	Edge          bool
+	Tags, Desired json.RawMessage // initial twin of a new device; nil: none
+	ResetTwin     bool            // an existing twin starts again from the initial one
+}
+
+// Service is one provisioning service. It is safe for concurrent use.
+type Service struct {
+	cfg Config
+	log *slog.Logger
+	now func() time.Time
+
+	ops    *operations
+	groups groupCache
+	// writes orders changes of groups, so that no two of them come to hold one CA.
+	// Nothing else is taken while it is held but the cache's own lock.
+	writes sync.Mutex
+}
+
+// New returns a service.
+func New(cfg Config) (*Service, error) {
+	switch {
+	case cfg.IDScope == "" || len(cfg.IDScope) > 128 || !plain(cfg.IDScope):
+		return nil, errors.New("dps: the id scope must be 1 to 128 letters, digits and - . _ :")
+	case cfg.Store == nil || cfg.Hub == nil:
+		return nil, errors.New("dps: incomplete configuration: Store and Hub are required")
+	}
+	if host := cfg.Hub.Host(); host == "" || len(host) > netxName {
+		return nil, fmt.Errorf("dps: hub name %q must have 1 to %d characters: NetX Duo devices have no room for more", host, netxName)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Service{cfg: cfg, log: cfg.Logger, now: cfg.Now, ops: newOperations(maxOperations)}, nil
+}
+
+// IDScope is the name devices select this service by.
+func (s *Service) IDScope() string { return s.cfg.IDScope }
+
+// Run forgets finished operations until ctx ends. The service works without it,
+// and then forgets them when the next device registers.
+func (s *Service) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.ops.prune(s.now())
+		}
+	}
+}
+
+// fold is the form in which names of this service compare. It folds ASCII only: what
+// Unicode folds onto a letter (the Kelvin sign onto k) must not pass for it.
+func fold(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+func same(a, b string) bool { return fold(a) == fold(b) }
+
+const (
+	maxName  = 128
+	netxName = 100 // NetX Duo's room for a host name and a device id (dps §7.2)
+)
+
+// plain reports whether s holds only what registration ids may hold (dps §1.3).
+func plain(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == ':':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// checkName checks a registration id or a group id (dps §1.3).
+func checkName(what, s string) error {
+	switch {
+	case s == "" || len(s) > maxName:
+		return fault.New(fault.Invalid, "%s must have 1 to %d characters", what, maxName)
+	case !plain(s):
+		return fault.New(fault.Invalid, "%s may hold letters, digits and - . _ : only", what)
+	}
+	switch s[len(s)-1] {
+	case '.', '_', ':':
+		return fault.New(fault.Invalid, "%s must end in a letter, a digit or -", what)
+	}
+	return nil
+}
