@@ -1,0 +1,153 @@
+package natsbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/fault"
+)
+
+// LogConfig bounds one log.
+type LogConfig struct {
+	Name     string        // letters, digits, - and _
+	MaxAge   time.Duration // older entries go; zero keeps them
+	MaxBytes int64         // beyond it the oldest go; zero is no bound
+}
+
+type eventLog struct {
+	b       *Bus
+	name    string
+	subject string
+	stream  jetstream.Stream
+}
+
+var _ bus.Log = (*eventLog)(nil)
+
+// Log opens a log, creating it on first use.
+func (b *Bus) Log(ctx context.Context, cfg LogConfig) (bus.Log, error) {
+	maxBytes := cfg.MaxBytes
+	if maxBytes == 0 {
+		maxBytes = -1
+	}
+	l := &eventLog{b: b, name: cfg.Name, subject: "vauban.log." + cfg.Name}
+	var err error
+	l.stream, err = b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:     "vauban-" + cfg.Name,
+		Subjects: []string{l.subject},
+		Storage:  jetstream.FileStorage,
+		Replicas: b.cfg.Replicas,
+		MaxAge:   cfg.MaxAge,
+		MaxBytes: maxBytes,
+		Discard:  jetstream.DiscardOld,
+		// Appends carry no ids: a caller that retries may write twice, as at-least-once allows.
+		Duplicates: 100 * time.Millisecond,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("natsbus: log %s: %w", cfg.Name, err)
+	}
+	return l, nil
+}
+
+// Append implements bus.Log.
+func (l *eventLog) Append(ctx context.Context, data []byte) (uint64, error) {
+	if len(data) > MaxAppend {
+		return 0, fault.New(fault.TooLarge, "an entry of %d bytes is over the log's limit of %d", len(data), MaxAppend)
+	}
+	ack, err := l.b.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject, Data: data})
+	if err != nil {
+		return 0, fault.Wrap(fault.Unavailable, err, "the log cannot be written")
+	}
+	return ack.Sequence, nil
+}
+
+// Follow implements bus.Log.
+func (l *eventLog) Follow(ctx context.Context, from bus.Start, ready func(), handle func(bus.Entry) error) error {
+	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
+	if from == bus.Latest {
+		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
+	}
+	c, err := l.stream.OrderedConsumer(ctx, cfg)
+	if err != nil {
+		return l.ended(ctx, err)
+	}
+	return l.read(ctx, c, ready, func(m jetstream.Msg) error { return l.give(m, handle) })
+}
+
+// retryPause is how long a failed entry waits before Work gives it again.
+const retryPause = time.Second
+
+// Work implements bus.Log.
+func (l *eventLog) Work(ctx context.Context, name string, handle func(bus.Entry) error) error {
+	c, err := l.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable:       name,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckPolicy:     jetstream.AckAllPolicy,
+		AckWait:       30 * time.Second,
+		MaxAckPending: 1024,
+	})
+	if err != nil {
+		return l.ended(ctx, err)
+	}
+	return l.read(ctx, c, nil, func(m jetstream.Msg) error {
+		for {
+			err := l.give(m, handle)
+			if err == nil {
+				return m.Ack()
+			}
+			l.b.cfg.Logger.Warn("log reader failed, trying again", "reader", name, "err", err)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(retryPause):
+			}
+			// Tell the server we are alive, or it would deliver the entry a second time behind our back.
+			if err := m.InProgress(); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+func (l *eventLog) read(ctx context.Context, c jetstream.Consumer, ready func(), handle func(jetstream.Msg) error) error {
+	it, err := c.Messages(jetstream.PullMaxMessages(64))
+	if err != nil {
+		return l.ended(ctx, err)
+	}
+	stop := context.AfterFunc(ctx, it.Stop)
+	defer stop()
+	defer it.Stop()
+	if ready != nil {
+		ready()
+	}
+	for {
+		m, err := it.Next()
+		if err != nil {
+			return l.ended(ctx, err)
+		}
+		if err := handle(m); err != nil {
+			return l.ended(ctx, err)
+		}
+	}
+}
+
+func (l *eventLog) give(m jetstream.Msg, handle func(bus.Entry) error) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return fmt.Errorf("natsbus: log %s: %w", l.name, err)
+	}
+	return handle(bus.Entry{Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Data: m.Data()})
+}
+
+// ended turns the errors of a stopping reader into nil.
+func (l *eventLog) ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil || errors.Is(err, jetstream.ErrMsgIteratorClosed) && l.b.nc.IsClosed() {
+		return nil
+	}
+	return fmt.Errorf("natsbus: log %s: %w", l.name, err)
+}

@@ -1,0 +1,99 @@
+package natsbus_test
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/bus/bustest"
+	"github.com/vauban-iot/vauban/bus/natsbus"
+)
+
+// place adapts natsbus to the tests, which bound no log.
+type place struct{ *natsbus.Bus }
+
+func (p place) Log(ctx context.Context, name string) (bus.Log, error) {
+	return p.Bus.Log(ctx, natsbus.LogConfig{Name: name})
+}
+
+func TestEmbedded(t *testing.T) {
+	t.Parallel()
+	dirs := map[testing.TB]string{}
+	bustest.Run(t, func(t testing.TB, handle func(bus.Call)) bustest.Bus {
+		if dirs[t] == "" {
+			dirs[t] = t.TempDir()
+		}
+		b, err := natsbus.Open(t.Context(), natsbus.Config{Dir: dirs[t], Handle: handle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return place{b}
+	})
+}
+
+func TestExternal(t *testing.T) {
+	t.Parallel()
+	bin := filepath.Join(t.TempDir(), "nats-server")
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/nats-io/nats-server/v2").CombinedOutput(); err != nil {
+		t.Fatalf("build nats-server: %v\n%s", err, out)
+	}
+	urls := map[testing.TB]string{}
+	bustest.Run(t, func(t testing.TB, handle func(bus.Call)) bustest.Bus {
+		if urls[t] == "" {
+			urls[t] = startServer(t, bin)
+		}
+		b, err := natsbus.Open(t.Context(), natsbus.Config{URL: urls[t], Handle: handle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return place{b}
+	})
+}
+
+// startServer runs a NATS server of its own process on a free port and returns its address.
+func startServer(t testing.TB, bin string) string {
+	t.Helper()
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "nats.conf")
+	text := "host: 127.0.0.1\nport: -1\nmax_payload: 5MB\njetstream { store_dir: \"" + dir + "\", sync_interval: always }\n"
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, "-c", conf)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	address := make(chan string, 1)
+	ready := make(chan struct{})
+	go func() {
+		sc := bufio.NewScanner(stderr)
+		for sc.Scan() {
+			if _, a, ok := strings.Cut(sc.Text(), "Listening for client connections on "); ok {
+				address <- a
+			}
+			if strings.Contains(sc.Text(), "Server is ready") {
+				close(ready)
+			}
+		}
+	}()
+	select {
+	case <-ready:
+	case <-time.After(20 * time.Second):
+		t.Fatal("nats-server did not start")
+	}
+	return "nats://" + <-address
+}
