@@ -1,0 +1,236 @@
+//go:build unix
+
+package postgres
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/storage/postgres/pgtest"
+	"github.com/vauban-iot/vauban/storage/sqlstore"
+	"github.com/vauban-iot/vauban/storage/storagetest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+func openAt(t testing.TB, url string) *sqlstore.Store {
+	t.Helper()
+	s, err := Open(context.Background(), Config{URL: url, Sealer: storagetest.Sealer(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func openTemp(t testing.TB) storagetest.Store {
+	s := openAt(t, pgtest.SchemaURL(t))
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestContract(t *testing.T) { storagetest.All(t, openTemp) }
+
+func BenchmarkStore(b *testing.B) { storagetest.Bench(b, openTemp) }
+
+// Nodes that start at once on an empty database migrate it once and see each other's writes.
+func TestOpen_ManyNodes(t *testing.T) {
+	url := pgtest.URL(t)
+	stores := make([]*sqlstore.Store, 4)
+	var wg sync.WaitGroup
+	for i := range stores {
+		wg.Go(func() {
+			s, err := Open(t.Context(), Config{URL: url, Sealer: storagetest.Sealer(t), MaxConns: 3})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { s.Close() })
+			stores[i] = s
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	id := iot.ID{Device: "d"}
+	if err := stores[0].Create(t.Context(), registry.Identity{ID: id}, twin.Twin{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range stores {
+		wg.Go(func() {
+			for range 20 {
+				if _, err := s.UpdateTwin(t.Context(), id, func(tw twin.Twin) (twin.Twin, error) {
+					tw.Version++
+					return tw, nil
+				}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if tw, err := stores[1].Twin(t.Context(), id); err != nil || tw.Version != 80 {
+		t.Errorf("got version %d, error %v; want 80", tw.Version, err)
+	}
+}
+
+// Presence batches of several nodes overlap in any order and still all arrive.
+func TestSetPresence_Deadlocks(t *testing.T) {
+	s := openTemp(t)
+	var ps []registry.Presence
+	for i := range 300 {
+		id := iot.ID{Device: string(rune('a'+i%26)) + strings.Repeat("x", i/26)}
+		if err := s.Create(t.Context(), registry.Identity{ID: id}, twin.Twin{}); err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, registry.Presence{ID: id})
+	}
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for n := range 10 {
+				mine := append([]registry.Presence(nil), ps[w*10:200+w*10]...)
+				for i := range mine {
+					mine[i].Activity = time.UnixMicro(int64(n + 1))
+				}
+				if err := s.SetPresence(t.Context(), mine); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestOpen_RefusesNewerDatabase(t *testing.T) {
+	url := pgtest.URL(t)
+	openAt(t, url).Close()
+	c, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)"); err != nil {
+		t.Fatal(err)
+	}
+	c.Close(t.Context())
+	_, err = Open(t.Context(), Config{URL: url, Sealer: storagetest.Sealer(t)})
+	if err == nil || !strings.Contains(err.Error(), "newer vauban") {
+		t.Errorf("got error %v, want that a newer vauban used it", err)
+	}
+}
+
+func TestOpen_InsistsOnSynchronousCommit(t *testing.T) {
+	url := pgtest.URL(t)
+	c, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(t.Context(), "ALTER DATABASE "+c.Config().Database+" SET synchronous_commit = off"); err != nil {
+		t.Fatal(err)
+	}
+	c.Close(t.Context())
+	s := openAt(t, url)
+	defer s.Close()
+	p, err := openPool(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	var got string
+	if err := p.db.QueryRow("SHOW synchronous_commit").Scan(&got); err != nil || got != "on" {
+		t.Errorf("synchronous_commit is %q, error %v; want on", got, err)
+	}
+}
+
+func TestOpen_NobodyAnswers(t *testing.T) {
+	_, err := Open(t.Context(), Config{URL: "postgres://u:hunter2@127.0.0.1:1/x", Sealer: storagetest.Sealer(t)})
+	if !fault.Is(err, fault.Unavailable) || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got error %v, want unavailable, without the password", err)
+	}
+	_, err = Open(t.Context(), Config{URL: "postgres://u:hunter2@127.0.0.1:port/x", Sealer: storagetest.Sealer(t)})
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got error %v, want one without the password", err)
+	}
+}
+
+// A server that drops its connections costs one error at most, and then all is well again.
+func TestReconnect(t *testing.T) {
+	url := pgtest.URL(t)
+	s := openAt(t, url)
+	defer s.Close()
+	if err := s.PutSetting(t.Context(), "a", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if _, err := c.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); err != nil {
+		t.Fatal(err)
+	}
+	for try := range 10 {
+		v, err := s.Setting(t.Context(), "a")
+		if err == nil && string(v) == "1" {
+			return
+		}
+		if !fault.Is(err, fault.Unavailable) {
+			t.Errorf("try %d: got error %v, want unavailable", try, err)
+		}
+	}
+	t.Error("the store does not reconnect")
+}
+
+func TestWrite_RetriesEndSomewhere(t *testing.T) {
+	p, err := openPool(pgtest.URL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	n := 0
+	err = p.write(t.Context(), func(context.Context, sqlstore.Conn) error { n++; return sqlstore.ErrRetry })
+	if n != maxTries || !fault.Is(err, fault.Throttled) {
+		t.Errorf("after %d tries: error %v; want %d and throttled", n, err, maxTries)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	err = p.write(ctx, func(context.Context, sqlstore.Conn) error { cancel(); return sqlstore.ErrRetry })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got error %v, want canceled", err)
+	}
+}
+
+func TestClose_LeavesNothing(t *testing.T) {
+	url := pgtest.URL(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	s := openAt(t, url)
+	if err := s.PutSetting(t.Context(), "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.PutSetting(t.Context(), "a", nil); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("a write after Close got %v, want unavailable", err)
+	}
+	if _, err := s.Setting(t.Context(), "a"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("a read after Close got %v, want unavailable", err)
+	}
+}

@@ -1,0 +1,130 @@
+-- +goose Up
+-- Text compares by bytes (SQLite's default). Times are microseconds since 1970, UTC; 0 is the zero time.
+
+CREATE TABLE identities (
+	device               TEXT    NOT NULL,
+	module               TEXT    NOT NULL, -- '' for the device itself
+	generation           TEXT    NOT NULL,
+	etag                 TEXT    NOT NULL,
+	status               TEXT    NOT NULL,
+	status_reason        TEXT    NOT NULL,
+	status_time          INTEGER NOT NULL,
+	auth_type            TEXT    NOT NULL,
+	auth_keys            BLOB,             -- both keys, sealed; NULL when there are none
+	primary_thumbprint   TEXT    NOT NULL,
+	secondary_thumbprint TEXT    NOT NULL,
+	edge                 INTEGER NOT NULL,
+	scope                TEXT    NOT NULL,
+	parent_scopes        TEXT    NOT NULL, -- JSON array
+	connected            INTEGER NOT NULL,
+	connection_time      INTEGER NOT NULL,
+	last_activity        INTEGER NOT NULL,
+	PRIMARY KEY (device, module)
+) STRICT, WITHOUT ROWID;
+
+-- The trees are JSON text exactly as given.
+CREATE TABLE twins (
+	device            TEXT    NOT NULL,
+	module            TEXT    NOT NULL,
+	model_id          TEXT    NOT NULL,
+	version           INTEGER NOT NULL,
+	tags              TEXT    NOT NULL,
+	desired           TEXT    NOT NULL,
+	desired_metadata  TEXT    NOT NULL,
+	desired_version   INTEGER NOT NULL,
+	reported          TEXT    NOT NULL,
+	reported_metadata TEXT    NOT NULL,
+	reported_version  INTEGER NOT NULL,
+	PRIMARY KEY (device, module),
+	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
+) STRICT;
+
+CREATE TABLE mail (
+	sequence       INTEGER PRIMARY KEY AUTOINCREMENT,
+	device         TEXT    NOT NULL,
+	module         TEXT    NOT NULL,
+	lock_token     TEXT    NOT NULL, -- '' until it is locked for the first time
+	locked_until   INTEGER NOT NULL, -- hidden while this is in the future
+	message_id     TEXT    NOT NULL,
+	enqueued       INTEGER NOT NULL,
+	expires        INTEGER NOT NULL, -- 0: never
+	delivery_count INTEGER NOT NULL,
+	ack            TEXT    NOT NULL,
+	system         TEXT    NOT NULL, -- JSON array of [name, value], or [name] for null
+	properties     TEXT    NOT NULL,
+	body           BLOB    NOT NULL,
+	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
+) STRICT;
+CREATE INDEX mail_queue ON mail (device, module, sequence);
+CREATE INDEX mail_expires ON mail (expires) WHERE expires <> 0;
+
+CREATE TABLE sessions (
+	device        TEXT NOT NULL,
+	module        TEXT NOT NULL,
+	subscriptions TEXT NOT NULL, -- JSON array
+	PRIMARY KEY (device, module),
+	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE enrollments (
+	grp              INTEGER NOT NULL, -- 1: an enrollment group
+	folded           TEXT    NOT NULL, -- the name in lower case
+	name             TEXT    NOT NULL,
+	etag             TEXT    NOT NULL,
+	enabled          INTEGER NOT NULL,
+	attestation_type TEXT    NOT NULL,
+	auth_keys        BLOB,             -- both keys, sealed; NULL when there are none
+	tags             TEXT,             -- JSON text exactly as given, as desired and info
+	desired          TEXT,
+	info             TEXT,
+	document         TEXT    NOT NULL, -- the remaining fields, JSON
+	created          INTEGER NOT NULL,
+	updated          INTEGER NOT NULL,
+	PRIMARY KEY (grp, folded)
+) STRICT;
+
+CREATE TABLE registrations (
+	folded       TEXT    NOT NULL PRIMARY KEY,
+	id           TEXT    NOT NULL,
+	grp          TEXT    NOT NULL, -- enrollment group as spelled, '' for an individual
+	folded_group TEXT    NOT NULL,
+	device_id    TEXT    NOT NULL,
+	hub          TEXT    NOT NULL,
+	status       TEXT    NOT NULL,
+	substatus    TEXT    NOT NULL,
+	error_code   INTEGER NOT NULL,
+	error        TEXT    NOT NULL,
+	etag         TEXT    NOT NULL,
+	created      INTEGER NOT NULL,
+	updated      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX registrations_group ON registrations (folded_group, folded);
+
+CREATE TABLE alerts (
+	sequence     INTEGER PRIMARY KEY AUTOINCREMENT,
+	id           TEXT    NOT NULL UNIQUE,
+	type         TEXT    NOT NULL,
+	severity     TEXT    NOT NULL,
+	title        TEXT    NOT NULL,
+	description  TEXT    NOT NULL,
+	device       TEXT    NOT NULL, -- not a foreign key: alerts outlive their device
+	module       TEXT    NOT NULL,
+	indicator    TEXT    NOT NULL,
+	source       TEXT    NOT NULL,
+	day          TEXT    NOT NULL,
+	remote       TEXT    NOT NULL,
+	local        TEXT    NOT NULL,
+	protocol     TEXT    NOT NULL,
+	direction    TEXT    NOT NULL,
+	count        INTEGER NOT NULL,
+	first_seen   INTEGER NOT NULL,
+	last_seen    INTEGER NOT NULL,
+	last_message INTEGER NOT NULL,
+	UNIQUE (device, module, indicator, day)
+) STRICT;
+CREATE INDEX alerts_device ON alerts (device, sequence);
+
+CREATE TABLE settings (
+	name  TEXT NOT NULL PRIMARY KEY,
+	value BLOB NOT NULL -- sealed
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,259 @@
+package sqlstore
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+const identityKeys = "identity-keys" // the purpose that seals keys of identities
+
+const selectIdentity = `SELECT device, module, generation, etag, status, status_reason, status_time,
+	auth_type, auth_keys, primary_thumbprint, secondary_thumbprint, edge, scope, parent_scopes,
+	connected, connection_time, last_activity,
+	(SELECT COUNT(*) FROM mail WHERE mail.device = identities.device AND mail.module = identities.module)
+	FROM identities `
+
+const oneIdentity = selectIdentity + `WHERE device = $1 AND module = $2`
+
+func (s *Store) scanIdentity(r *sql.Rows) (d registry.Identity, err error) {
+	var keys []byte
+	a := &d.Authentication
+	err = r.Scan(&d.ID.Device, &d.ID.Module, &d.Generation, &d.ETag, &d.Status, &d.StatusReason, stamp{&d.StatusTime},
+		&a.Type, &keys, &a.PrimaryThumbprint, &a.SecondaryThumbprint, &d.Edge, &d.Scope, jsonText{&d.ParentScopes},
+		&d.Connected, stamp{&d.ConnectionTime}, stamp{&d.LastActivity}, &d.Pending)
+	if err != nil {
+		return d, err
+	}
+	if len(d.ParentScopes) == 0 {
+		d.ParentScopes = nil
+	}
+	return d, s.openKeys(identityKeys, d.ID.String(), keys, &a.PrimaryKey, &a.SecondaryKey)
+}
+
+func (s *Store) identity(ctx context.Context, c Conn, id iot.ID, query string) (registry.Identity, error) {
+	d, err := one(ctx, s, c, "read identity", s.scanIdentity, query, id.Device, id.Module)
+	return d, notFound(err, kind(id), id.String())
+}
+
+// Create implements [registry.Store]. A module needs its device (fault.NotFound).
+func (s *Store) Create(ctx context.Context, d registry.Identity, t twin.Twin) error {
+	scopes, err := toJSON(d.ParentScopes)
+	if err != nil {
+		return err
+	}
+	a := d.Authentication
+	keys := s.sealKeys(identityKeys, d.ID.String(), a.PrimaryKey, a.SecondaryKey)
+	return s.write(ctx, func(ctx context.Context, c Conn) error {
+		if d.ID.Module != "" {
+			if err := s.hold(ctx, c, iot.ID{Device: d.ID.Device}); err != nil {
+				return err
+			}
+		}
+		n, err := s.exec(ctx, c, "create identity", `INSERT INTO identities (device, module, generation, etag,
+			status, status_reason, status_time, auth_type, auth_keys, primary_thumbprint, secondary_thumbprint,
+			edge, scope, parent_scopes, connected, connection_time, last_activity)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+			ON CONFLICT DO NOTHING`,
+			d.ID.Device, d.ID.Module, d.Generation, string(d.ETag),
+			string(d.Status), d.StatusReason, micros(d.StatusTime), string(a.Type), keys, a.PrimaryThumbprint, a.SecondaryThumbprint,
+			d.Edge, d.Scope, scopes, d.Connected, micros(d.ConnectionTime), micros(d.LastActivity))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fault.New(fault.AlreadyExists, "%s %s exists already", kind(d.ID), d.ID)
+		}
+		t.ID = d.ID
+		return s.insertTwin(ctx, c, t)
+	})
+}
+
+// hold locks the row of an identity for the rest of the transaction; fault.NotFound.
+func (s *Store) hold(ctx context.Context, c Conn, id iot.ID) error {
+	_, err := one(ctx, s, c, "lock identity", scanInt, s.lock(`SELECT 1 FROM identities WHERE device = $1 AND module = $2`), id.Device, id.Module)
+	return notFound(err, kind(id), id.String())
+}
+
+// Identity implements [registry.Store].
+func (s *Store) Identity(ctx context.Context, id iot.ID) (registry.Identity, error) {
+	return s.identity(ctx, s.b.Reader, id, oneIdentity)
+}
+
+// Update implements [registry.Store].
+func (s *Store) Update(ctx context.Context, id iot.ID, change func(registry.Identity) (registry.Identity, error)) (registry.Identity, error) {
+	var next registry.Identity
+	err := s.write(ctx, func(ctx context.Context, c Conn) error {
+		now, err := s.identity(ctx, c, id, s.lock(oneIdentity))
+		if err != nil {
+			return err
+		}
+		kept := now
+		if next, err = change(now); err != nil {
+			return err
+		}
+		next.ID = id
+		next.Connected, next.ConnectionTime, next.LastActivity, next.Pending = kept.Connected, kept.ConnectionTime, kept.LastActivity, kept.Pending
+		next.StatusTime = stored(next.StatusTime)
+		scopes, err := toJSON(next.ParentScopes)
+		if err != nil {
+			return err
+		}
+		a := next.Authentication
+		_, err = s.exec(ctx, c, "update identity", `UPDATE identities SET generation = $1, etag = $2, status = $3,
+			status_reason = $4, status_time = $5, auth_type = $6, auth_keys = $7, primary_thumbprint = $8,
+			secondary_thumbprint = $9, edge = $10, scope = $11, parent_scopes = $12
+			WHERE device = $13 AND module = $14`,
+			next.Generation, string(next.ETag), string(next.Status),
+			next.StatusReason, micros(next.StatusTime), string(a.Type),
+			s.sealKeys(identityKeys, id.String(), a.PrimaryKey, a.SecondaryKey), a.PrimaryThumbprint,
+			a.SecondaryThumbprint, next.Edge, next.Scope, scopes,
+			id.Device, id.Module)
+		return err
+	})
+	if err != nil {
+		return registry.Identity{}, err
+	}
+	return next, nil
+}
+
+// Delete implements [registry.Store]. Twins, mail and sessions go by foreign key.
+func (s *Store) Delete(ctx context.Context, id iot.ID, check func(registry.Identity) error) error {
+	return s.write(ctx, func(ctx context.Context, c Conn) error {
+		now, err := s.identity(ctx, c, id, s.lock(oneIdentity))
+		if err != nil {
+			return err
+		}
+		if err := check(now); err != nil {
+			return err
+		}
+		if id.Module != "" {
+			_, err = s.exec(ctx, c, "delete module", `DELETE FROM identities WHERE device = $1 AND module = $2`, id.Device, id.Module)
+		} else {
+			_, err = s.exec(ctx, c, "delete device", `DELETE FROM identities WHERE device = $1`, id.Device)
+		}
+		return err
+	})
+}
+
+// List implements [registry.Store].
+func (s *Store) List(ctx context.Context, after string, limit int) ([]registry.Identity, error) {
+	return list(ctx, s, s.b.Reader, "list devices", s.scanIdentity,
+		selectIdentity+`WHERE device > $1 AND module = '' ORDER BY device LIMIT $2`, after, limit)
+}
+
+// Statistics implements [registry.Store].
+func (s *Store) Statistics(ctx context.Context) (registry.Statistics, error) {
+	return one(ctx, s, s.b.Reader, "count devices", func(r *sql.Rows) (st registry.Statistics, err error) {
+		err = r.Scan(&st.Total, &st.Enabled, &st.Disabled, &st.Connected)
+		return st, err
+	}, `SELECT COUNT(*), COUNT(*) FILTER (WHERE status = $1), COUNT(*) FILTER (WHERE status = $2),
+		COUNT(*) FILTER (WHERE connected) FROM identities WHERE module = ''`,
+		string(registry.Enabled), string(registry.Disabled))
+}
+
+// SetPresence implements [registry.Store]. All of ps is one write. Activity never moves back.
+func (s *Store) SetPresence(ctx context.Context, ps []registry.Presence) error {
+	ps = mergePresence(ps)
+	if len(ps) == 0 {
+		return nil
+	}
+	return s.write(ctx, func(ctx context.Context, c Conn) error {
+		for chunk := range slices.Chunk(ps, s.b.BatchRows) {
+			args := make([]any, 0, 5*len(chunk))
+			for _, p := range chunk {
+				var connected sql.NullBool
+				if p.Connected != nil {
+					connected = sql.NullBool{Bool: *p.Connected, Valid: true}
+				}
+				args = append(args, p.ID.Device, p.ID.Module, connected, micros(p.Time), micros(p.Activity))
+			}
+			// A repeated row changes nothing, and rounding up keeps the statements few enough to be cached.
+			rows := 1
+			for rows < len(chunk) {
+				rows *= 2
+			}
+			for range rows - len(chunk) {
+				args = append(args, args[:5]...)
+			}
+			v := presenceValues(rows)
+			if s.b.ForUpdate != "" {
+				// An UPDATE locks rows in an order of its own, and batches that overlap would deadlock.
+				query := v + lockPresence + s.b.ForUpdate + " OF identities"
+				if _, err := s.exec(ctx, c, "lock identities", query, args...); err != nil {
+					return err
+				}
+			}
+			if _, err := s.exec(ctx, c, "set presence", v+setPresence, args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// mergePresence leaves one change per identity, ordered by id so that two
+// transactions lock rows in the same order.
+func mergePresence(ps []registry.Presence) []registry.Presence {
+	at := make(map[iot.ID]int, len(ps))
+	merged := make([]registry.Presence, 0, len(ps))
+	for _, p := range ps {
+		i, ok := at[p.ID]
+		if !ok {
+			at[p.ID] = len(merged)
+			merged = append(merged, p)
+			continue
+		}
+		m := &merged[i]
+		if p.Connected != nil {
+			m.Connected, m.Time = p.Connected, p.Time
+		}
+		if p.Activity.After(m.Activity) {
+			m.Activity = p.Activity
+		}
+	}
+	slices.SortFunc(merged, func(a, b registry.Presence) int {
+		return cmp.Or(cmp.Compare(a.ID.Device, b.ID.Device), cmp.Compare(a.ID.Module, b.ID.Module))
+	})
+	return merged
+}
+
+// presenceValues is a table v of so many changes, in the order of their parameters.
+func presenceValues(rows int) string {
+	var b strings.Builder
+	b.WriteString("WITH v (device, module, connected, at, activity) AS (VALUES ")
+	for i := range rows {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "(CAST($%d AS TEXT), CAST($%d AS TEXT), CAST($%d AS BOOLEAN), CAST($%d AS BIGINT), CAST($%d AS BIGINT))",
+			5*i+1, 5*i+2, 5*i+3, 5*i+4, 5*i+5)
+	}
+	b.WriteString(") ")
+	return b.String()
+}
+
+const lockPresence = `SELECT 1 FROM identities JOIN v ON identities.device = v.device AND identities.module = v.module
+	ORDER BY identities.device, identities.module `
+
+const setPresence = `UPDATE identities SET connected = COALESCE(v.connected, identities.connected),
+	connection_time = CASE WHEN v.connected IS NULL THEN connection_time ELSE v.at END,
+	last_activity = CASE WHEN v.activity > last_activity THEN v.activity ELSE last_activity END
+	FROM v WHERE identities.device = v.device AND identities.module = v.module`
+
+// ResetPresence implements [registry.Store].
+func (s *Store) ResetPresence(ctx context.Context, now time.Time) error {
+	return s.write(ctx, func(ctx context.Context, c Conn) error {
+		_, err := s.exec(ctx, c, "reset presence", `UPDATE identities SET connected = FALSE, connection_time = $1 WHERE connected`, micros(now))
+		return err
+	})
+}
