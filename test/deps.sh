@@ -1,0 +1,29 @@
+#!/bin/sh
+# Installs what the tests stand on, as far as it is missing: Debian packages (PostgreSQL,
+# Chromium, mosquitto) and the npm packages that judge Vauban. Run by `make deps`.
+set -eu
+cd "$(dirname "$0")"
+
+missing=""
+need() { # command package
+	command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || ls /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need postgres postgresql
+need chromium chromium
+need mosquitto mosquitto
+need node nodejs
+need npm npm
+if [ -n "$missing" ]; then
+	sudo=""
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	echo "installing$missing"
+	$sudo apt-get update -qq
+	# Their servers are started by the tests, on ports of their own.
+	$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+for dir in compat console; do
+	if [ ! -e "$dir/node_modules/.package-lock.json" ] || [ "$dir/package-lock.json" -nt "$dir/node_modules/.package-lock.json" ]; then
+		(cd "$dir" && npm ci --no-audit --no-fund --loglevel=error)
+	fi
+done
