@@ -171,7 +171,8 @@ func (l *Library) Run(ctx context.Context) error {
 				continue
 			}
 			l.touch(filepath.Base(e.Name))
-		case <-failures: // an overflow of notices: look
+		case err := <-failures: // an overflow of notices: look
+			l.log.Debug("notices of list changes were lost", "err", err)
 		case <-tick.C:
 			if watcher != nil {
 				_ = watcher.Add(l.dir) // no effect while it is watched; needed after the folder was replaced

@@ -53,7 +53,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 			defer stop()
 			c := tls.Server(nc, s.cfg.TLS)
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(patience)) // fails on a closed connection only, and then reading does, too
 			if err := refuse(c); err != nil {
 				s.cfg.Logger.Debug("AMQP client left", "head", "amqp", "remote", nc.RemoteAddr().String(), "err", err)
 				return

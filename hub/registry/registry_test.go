@@ -217,8 +217,8 @@ func TestRegistry_Scopes(t *testing.T) {
 	if leaf.Scope != edge.Scope {
 		t.Errorf("a parent given by parentScopes alone: %q", leaf.Scope)
 	}
-	inner := w.mustPut(t, "gw-2", "", `{"capabilities":{"iotEdge":true},"parentScopes":["`+edge.Scope+`"]}`)
-	inner = w.mustPut(t, "gw-2", "*", `{"capabilities":{"iotEdge":true},"deviceScope":"ignored","statusReason":"x"}`)
+	w.mustPut(t, "gw-2", "", `{"capabilities":{"iotEdge":true},"parentScopes":["`+edge.Scope+`"]}`)
+	inner := w.mustPut(t, "gw-2", "*", `{"capabilities":{"iotEdge":true},"deviceScope":"ignored","statusReason":"x"}`)
 	if inner.Scope != "ms-azure-iot-edge://gw-2-"+inner.Generation || len(inner.ParentScopes) != 1 {
 		t.Errorf("an update without parents: %q under %q", inner.Scope, inner.ParentScopes)
 	}

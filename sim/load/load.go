@@ -270,7 +270,7 @@ func (r *run) record(device int, latencies []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range latencies {
-		s.h.RecordValue(min(max(l, 1), maxLatency)) // in range: cannot fail
+		_ = s.h.RecordValue(min(max(l, 1), maxLatency)) // in range: cannot fail
 	}
 }
 

@@ -191,7 +191,7 @@ func (p *pool) once(ctx context.Context, change func(context.Context, sqlstore.C
 	if err != nil {
 		return classify(fmt.Errorf("store: begin: %w", err))
 	}
-	defer tx.Rollback() // after a commit this does nothing
+	defer func() { _ = tx.Rollback() }() // after a commit this does nothing
 	if err := change(ctx, conn{tx}); err != nil {
 		return err
 	}

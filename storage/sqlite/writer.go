@@ -167,7 +167,7 @@ func (w *writer) run() error {
 }
 
 // rollback ends a transaction that may have ended already.
-func (w *writer) rollback() { w.tx.Exec(context.Background(), "ROLLBACK") }
+func (w *writer) rollback() { _, _ = w.tx.Exec(context.Background(), "ROLLBACK") }
 
 // answer tells the group's callers: err, or what their own change returned.
 func (w *writer) answer(err error) {

@@ -1,0 +1,110 @@
+package up
+
+import (
+	"context"
+	"crypto/subtle"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/vauban-iot/vauban/access"
+	"github.com/vauban-iot/vauban/central/api"
+	"github.com/vauban-iot/vauban/central/ui"
+	"github.com/vauban-iot/vauban/head/provisioning"
+	"github.com/vauban-iot/vauban/head/rest"
+	"github.com/vauban-iot/vauban/head/service"
+)
+
+// web is everything on the HTTPS port, told apart by path (design §5).
+type web struct {
+	sys          *system
+	console      http.Handler
+	api          http.Handler
+	provisioning *provisioning.Head
+	service      *service.Head
+	metrics      http.Handler
+}
+
+func (s *system) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web, error) {
+	w := &web{sys: s, service: service.New(s.hub, hubGuard, s.log)}
+	w.metrics = promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
+	var err error
+	w.provisioning, err = provisioning.New(provisioning.Config{Service: s.dps, Guard: dpsGuard, Logger: s.log})
+	if err != nil {
+		return nil, err
+	}
+	w.api, err = api.New(api.Config{Token: s.settings.token, Alerts: s.store, Feed: s.feed, Certificates: cas, Logger: s.log})
+	if err != nil {
+		return nil, err
+	}
+	w.console, err = ui.New(ui.Config{
+		Password: s.settings.password, Devices: s.hub, Alerts: s.store, Feed: s.feed,
+		Version: s.cfg.Version, Hostname: s.cfg.Hostname, Logger: s.log,
+	})
+	return w, err
+}
+
+func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	segments := rest.Segments(r)
+	first := ""
+	if len(segments) > 0 {
+		first = strings.ToLower(segments[0])
+	}
+	switch {
+	case first == "" || first == "console":
+		w.console.ServeHTTP(rw, r)
+	case first == "api":
+		w.api.ServeHTTP(rw, r)
+	case w.provisioning.Owns(segments):
+		w.provisioning.ServeHTTP(rw, r)
+	case first == "healthz" || first == "readyz":
+		// Whoever reaches this point is answered by a server whose stores are open.
+		rw.Write([]byte("ok\n"))
+	case first == "metrics":
+		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if subtle.ConstantTimeCompare([]byte(token), w.sys.settings.token.Reveal()) != 1 {
+			rw.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(rw, "metrics need the API token of connection.json", http.StatusUnauthorized)
+			return
+		}
+		w.metrics.ServeHTTP(rw, r)
+	default:
+		w.service.ServeHTTP(rw, r) // refuses what is not its own in Azure's words
+	}
+}
+
+// shutdownTimeout bounds how long requests may go on at a stop; direct methods can take minutes.
+const shutdownTimeout = 5 * time.Second
+
+func (w *web) run(ctx context.Context, ln net.Listener) error {
+	cfg := w.sys.pki.DeviceTLS()
+	cfg.NextProtos = []string{"http/1.1"} // Azure's header spellings do not exist in HTTP/2
+	srv := &http.Server{
+		Handler:           w,
+		TLSConfig:         cfg,
+		ReadHeaderTimeout: 20 * time.Second,
+		IdleTimeout:       3 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(w.sys.log.Handler(), slog.LevelDebug), // handshakes of strangers
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close()
+		}
+	})
+	err := srv.ServeTLS(ln, "", "")
+	if !stop() {
+		<-done
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,252 @@
+// Package ui is the console: the pages on which people watch an installation. Pages are made by
+// the server; a little script keeps them current over server-sent events, and they can
+// be read without it.
+//
+// Whatever a device chose (its messages, properties, twin) reaches a page only through
+// html/template, and the pages' content security policy lets nothing run that is not in this package.
+//
+// There is one user, admin, with the installation's generated password. Sessions live in memory: a
+// restart signs everybody out.
+package ui
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/vauban-iot/vauban/central/live"
+	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+// Config is what a console shows. All fields are required unless they say otherwise.
+type Config struct {
+	Password secret.Secret // of the user admin
+	Devices  Devices
+	Alerts   Alerts
+	Feed     Feed
+	Version  string           // of the program; may be empty
+	Hostname string           // of the installation
+	Now      func() time.Time // nil: time.Now
+	Logger   *slog.Logger     // nil: slog.Default()
+}
+
+// Devices is the hub as the console reads it.
+type Devices interface {
+	Devices(ctx context.Context, top int) ([]registry.Identity, error)
+	Device(ctx context.Context, id iot.ID) (registry.Identity, error)
+	Statistics(ctx context.Context) (registry.Statistics, error)
+	Twin(ctx context.Context, id iot.ID) (registry.Identity, twin.Twin, error)
+}
+
+// Alerts is the part of [alert.Store] the console reads.
+type Alerts interface {
+	Alerts(ctx context.Context, f alert.Filter) ([]alert.Alert, error)
+}
+
+// Feed is the part of [live.Feed] the console reads.
+type Feed interface {
+	Subscribe(ctx context.Context, device string) (*live.Subscription, error)
+}
+
+// Console serves the pages at / and below /console.
+type Console struct {
+	cfg      Config
+	log      *slog.Logger
+	handler  http.Handler
+	assets   assets
+	pages    pages
+	sessions *sessions
+	limit    *limiter
+	fleet    *cached[fleet]
+	recent   *cached[[]alert.Alert]
+}
+
+// New returns a console.
+func New(cfg Config) (*Console, error) {
+	if cfg.Password.IsZero() || cfg.Devices == nil || cfg.Alerts == nil || cfg.Feed == nil || cfg.Hostname == "" {
+		return nil, errors.New("ui: Password, Devices, Alerts, Feed and Hostname are required")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	c := &Console{cfg: cfg, log: cfg.Logger, sessions: newSessions(cfg.Now), limit: newLimiter(cfg.Now)}
+	c.fleet = &cached[fleet]{fetch: c.loadFleet}
+	c.recent = &cached[[]alert.Alert]{fetch: func(ctx context.Context) ([]alert.Alert, error) {
+		return c.cfg.Alerts.Alerts(ctx, alert.Filter{Limit: alertsPerPage})
+	}}
+	var err error
+	if c.assets, err = loadAssets(); err != nil {
+		return nil, fmt.Errorf("ui: assets: %w", err)
+	}
+	if c.pages, err = loadPages(c.assets); err != nil {
+		return nil, fmt.Errorf("ui: pages: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET "+assetPath+"{name}", c.assets)
+	mux.Handle("GET /console/sign-in", c.do(c.signInPage))
+	mux.Handle("POST /console/sign-in", c.do(c.signIn))
+	mux.Handle("POST /console/sign-out", c.do(c.signOut))
+	for _, path := range []string{"/{$}", "/console", "/console/{$}"} {
+		mux.Handle("GET "+path, http.RedirectHandler(devicesPath, http.StatusSeeOther))
+	}
+	mux.Handle("GET "+devicesPath, c.page(c.devicesPage))
+	mux.Handle("GET "+devicesPath+"/stream", c.live(c.devicesStream))
+	mux.Handle("GET "+devicePath, c.page(c.devicePage))
+	mux.Handle("GET "+devicePath+"/stream", c.live(c.deviceStream))
+	mux.Handle("GET "+alertsPath, c.page(c.alertsPage))
+	mux.Handle("GET "+alertsPath+"/stream", c.live(c.alertsStream))
+	mux.Handle("/", c.do(func(http.ResponseWriter, *http.Request) error {
+		return fault.New(fault.NotFound, "There is no such page.")
+	}))
+	c.handler = guarded(http.NewCrossOriginProtection().Handler(mux))
+	return c, nil
+}
+
+// The console's places. A device id is a query argument, never a part of the path: the ids . and .. are allowed.
+const (
+	devicesPath = "/console/devices"
+	devicePath  = "/console/device"
+	alertsPath  = "/console/alerts"
+	signInPath  = "/console/sign-in"
+)
+
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
+
+// policy lets a page use this origin's files and nothing else, and its script put only our own
+// fragments into the page. There is no Strict-Transport-Security: on localhost it would
+// bind every other program's port, too.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types vauban"
+
+// guarded adds the headers every answer has.
+func guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		// Not no-referrer, which would hide the origin of our own forms from CrossOriginProtection.
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// action answers a request; its error becomes a page.
+type action func(w http.ResponseWriter, r *http.Request) error
+
+func (c *Console) do(a action) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := a(w, r); err != nil {
+			c.fail(w, r, err)
+		}
+	})
+}
+
+// signedIn is an action of somebody with a session.
+type signedIn func(w http.ResponseWriter, r *http.Request, s *session) error
+
+// page sends strangers to the sign-in page and back.
+func (c *Console) page(a signedIn) http.Handler {
+	return c.do(func(w http.ResponseWriter, r *http.Request) error {
+		s := c.sessions.of(r)
+		if s == nil {
+			to := signInPath
+			if here := r.URL.RequestURI(); here != devicesPath && len(here) <= maxNext {
+				to += "?" + url.Values{"next": {here}}.Encode()
+			}
+			http.Redirect(w, r, to, http.StatusSeeOther)
+			return nil
+		}
+		return a(w, r, s)
+	})
+}
+
+// live refuses strangers: a redirect would make no sense to an EventSource.
+func (c *Console) live(a signedIn) http.Handler {
+	return c.do(func(w http.ResponseWriter, r *http.Request) error {
+		s := c.sessions.of(r)
+		if s == nil {
+			return fault.New(fault.Unauthorized, "Sign in again.")
+		}
+		return a(w, r, s)
+	})
+}
+
+// statuses of the failures the console's own code gives and its stores may give; the others are our defects.
+var statuses = map[fault.Kind]int{
+	fault.Invalid:      http.StatusBadRequest,
+	fault.Malformed:    http.StatusBadRequest,
+	fault.Unauthorized: http.StatusUnauthorized,
+	fault.NotFound:     http.StatusNotFound,
+	fault.TooLarge:     http.StatusRequestEntityTooLarge,
+	fault.Throttled:    http.StatusTooManyRequests,
+	fault.Unavailable:  http.StatusServiceUnavailable,
+	fault.Timeout:      http.StatusGatewayTimeout,
+}
+
+func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return // the reader left
+	}
+	status, ok := statuses[fault.KindOf(err)]
+	if !ok {
+		status = http.StatusInternalServerError
+		c.log.Error("page failed", "path", r.URL.Path, "err", err)
+	}
+	message := fault.Public(err)
+	if !ok {
+		message = "The page could not be made. The server's log says why."
+	}
+	c.render(w, r, status, "failure", frame{Title: http.StatusText(status)}, message)
+}
+
+// frame is what the pages have in common.
+type frame struct {
+	Title   string
+	Section string // the entry of the navigation that is current
+	Stream  string // where the page's live updates come from; empty: it has none
+	// The rest is filled by render.
+	Signed        bool
+	Host, Version string
+	Body          any
+}
+
+func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, name string, f frame, body any) {
+	f.Host, f.Version, f.Body = c.cfg.Hostname, c.cfg.Version, body
+	f.Signed = c.sessions.of(r) != nil
+	var out bytes.Buffer
+	if err := c.pages[name].ExecuteTemplate(&out, "page", f); err != nil {
+		c.log.Error("page failed", "page", name, "err", err)
+		http.Error(w, "The page could not be made.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = out.WriteTo(w) // a reader that left is no error of ours
+}
+
+// fragment renders a part of a page for its stream. Every page's set holds all parts.
+func (c *Console) fragment(name string, data any) (string, error) {
+	var out bytes.Buffer
+	err := c.pages["failure"].ExecuteTemplate(&out, name, data)
+	return out.String(), err
+}
+
+// pages are template sets, one a page.
+type pages map[string]*template.Template
