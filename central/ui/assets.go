@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"html/template"
 	"io/fs"
-	"mime"
 	"net/http"
 	"path"
 	"strconv"
@@ -23,6 +22,13 @@ const assetPath = "/console/assets/"
 type assets struct {
 	names map[string]string // "console.css" to its name with the hash
 	files map[string]asset  // by that name
+}
+
+// kinds are fixed here because the tables of operating systems differ.
+var kinds = map[string]string{
+	".css": "text/css; charset=utf-8",
+	".js":  "text/javascript; charset=utf-8",
+	".svg": "image/svg+xml",
 }
 
 type asset struct {
@@ -62,7 +68,7 @@ func (a assets) add(name string, data []byte) {
 	ext := path.Ext(name)
 	hashed := strings.TrimSuffix(name, ext) + "." + hex.EncodeToString(sum[:6]) + ext
 	a.names[name] = hashed
-	a.files[hashed] = asset{mime.TypeByExtension(ext), data}
+	a.files[hashed] = asset{kinds[ext], data}
 }
 
 // path is where a page finds the named file.

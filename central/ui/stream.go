@@ -83,6 +83,7 @@ type stream struct {
 // serve sends what load returns whenever it changed, and the messages of sub, which may be nil.
 func (c *Console) serve(w http.ResponseWriter, r *http.Request, s *session, load load, sub *live.Subscription) error {
 	st := &stream{c: c, out: newEvents(w), regions: make(map[string]string), rows: make(map[string]string)}
+	defer st.out.end()
 	ctx := r.Context()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -245,6 +246,9 @@ func (e *events) quiet() error {
 	e.buf.WriteString(": still here\n\n")
 	return e.write()
 }
+
+// end leaves the connection to the next request without a deadline.
+func (e *events) end() { _ = e.rc.SetWriteDeadline(time.Time{}) }
 
 func (e *events) write() error {
 	e.last = time.Now()

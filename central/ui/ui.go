@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/vauban-iot/vauban/central/live"
@@ -68,6 +69,7 @@ type Console struct {
 	pages    pages
 	sessions *sessions
 	limit    *limiter
+	streams  atomic.Int32 // that are open
 	fleet    *cached[fleet]
 	recent   *cached[[]alert.Alert]
 }
@@ -109,7 +111,7 @@ func New(cfg Config) (*Console, error) {
 	mux.Handle("GET "+devicePath+"/stream", c.live(c.deviceStream))
 	mux.Handle("GET "+alertsPath, c.page(c.alertsPage))
 	mux.Handle("GET "+alertsPath+"/stream", c.live(c.alertsStream))
-	mux.Handle("/", c.do(func(http.ResponseWriter, *http.Request) error {
+	mux.Handle("GET /", c.do(func(http.ResponseWriter, *http.Request) error {
 		return fault.New(fault.NotFound, "There is no such page.")
 	}))
 	c.handler = guarded(http.NewCrossOriginProtection().Handler(mux))
@@ -177,12 +179,19 @@ func (c *Console) page(a signedIn) http.Handler {
 	})
 }
 
+// maxStreams bounds how many pages are live at one time.
+const maxStreams = 256
+
 // live refuses strangers: a redirect would make no sense to an EventSource.
 func (c *Console) live(a signedIn) http.Handler {
 	return c.do(func(w http.ResponseWriter, r *http.Request) error {
 		s := c.sessions.of(r)
 		if s == nil {
 			return fault.New(fault.Unauthorized, "Sign in again.")
+		}
+		defer c.streams.Add(-1)
+		if c.streams.Add(1) > maxStreams {
+			return fault.New(fault.Throttled, "Too many pages are open. Close some.")
 		}
 		return a(w, r, s)
 	})

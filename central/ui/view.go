@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -13,6 +16,7 @@ import (
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/wire/bag"
+	"github.com/vauban-iot/vauban/wire/secmsg"
 )
 
 // moment is a time on a page: exact for programs, in UTC for people; the script shows it in
@@ -118,7 +122,7 @@ type messageView struct {
 	Properties []property
 	System     []property
 	Body       string
-	Kind       string // JSON, Text, Bytes or Empty
+	Kind       string // what Body is written in: JSON, Text, Bytes; of a security message, its encoding
 	Size       string
 	Cut        bool // Body is not all of it
 }
@@ -126,7 +130,7 @@ type messageView struct {
 // Limits of what a page shows of a message; vauban monitor shows all.
 const (
 	maxBodyShown       = 4 << 10
-	maxBytesShown      = 256
+	maxBytesShown      = 128
 	maxPropertiesShown = 64
 )
 
@@ -135,9 +139,12 @@ func newMessageView(m *iot.Message) messageView {
 		At: newMoment(m.Enqueued), Module: m.From.Module, Security: m.IsSecurity(),
 		Properties: newProperties(m.Properties), System: newProperties(m.System), Size: plural(len(m.Body), "byte"),
 	}
-	switch {
+	switch report, ok := securityReport(m); {
 	case len(m.Body) == 0:
 		v.Kind = "Empty"
+	case ok:
+		v.Kind = encodingNames[report.Encoding]
+		v.Body, v.Cut = describe(report)
 	case utf8.Valid(m.Body) && json.Valid(m.Body):
 		v.Kind = "JSON"
 		v.Body, v.Cut = cut(pretty(m.Body))
@@ -152,6 +159,57 @@ func newMessageView(m *iot.Message) messageView {
 	return v
 }
 
+var encodingNames = map[string]string{secmsg.FlatBuffers: "FlatBuffers", secmsg.JSON: "JSON 1.0"}
+
+// securityReport reads what a security agent says.
+func securityReport(m *iot.Message) (secmsg.Report, bool) {
+	if !m.IsSecurity() {
+		return secmsg.Report{}, false
+	}
+	mti := ""
+	for i := range m.Properties {
+		if m.Properties[i].Name == "mti" {
+			mti = m.Properties[i].Value
+		}
+	}
+	r, err := secmsg.Decode(mti, m.Body)
+	return r, err == nil
+}
+
+// maxLines bounds what is told of one security message.
+const maxLines = 24
+
+// describe tells a security message in a few lines: its events, and the traffic they saw.
+func describe(r secmsg.Report) (text string, cut bool) {
+	lines := []string{strings.TrimSpace(r.Agent + " " + r.AgentVersion)}
+	for i := range r.Events {
+		e := &r.Events[i]
+		lines = append(lines, e.Name)
+		for j := range e.Flows {
+			f := &e.Flows[j]
+			if len(lines) == maxLines {
+				return strings.Join(lines, "\n"), true
+			}
+			lines = append(lines, fmt.Sprintf("  %s %s \u2194 %s, %d bytes in, %d out", f.Protocol, endpoint(f.Local), endpoint(f.Remote), f.BytesIn, f.BytesOut))
+		}
+		if len(lines) >= maxLines {
+			return strings.Join(lines, "\n"), i < len(r.Events)-1
+		}
+	}
+	return strings.Join(lines, "\n"), false
+}
+
+func endpoint(a netip.AddrPort) string {
+	switch {
+	case !a.IsValid():
+		return "?"
+	case a.Port() == 0: // ICMP
+		return a.Addr().String()
+	default:
+		return a.String()
+	}
+}
+
 func newProperties(ps []bag.Property) []property {
 	list := make([]property, 0, min(len(ps), maxPropertiesShown))
 	for i := range ps[:min(len(ps), maxPropertiesShown)] {
@@ -160,13 +218,23 @@ func newProperties(ps []bag.Property) []property {
 	return list
 }
 
-// maxPretty bounds the JSON that is indented: a deeply nested text grows with the square of its length.
-const maxPretty = 16 << 10
+// Limits of JSON that is indented: a deeply nested text grows with the square of its length.
+const (
+	maxPretty = 16 << 10
+	maxDepth  = 32
+)
 
 // pretty indents JSON, or leaves it as it came when that is too much.
 func pretty(text []byte) string {
+	if len(text) > maxPretty || depth(text) > maxDepth {
+		return string(text)
+	}
+	return indent(text)
+}
+
+func indent(text []byte) string {
 	var b bytes.Buffer
-	if len(text) > maxPretty || depth(text) > 32 || json.Indent(&b, text, "", "  ") != nil {
+	if json.Indent(&b, text, "", "  ") != nil {
 		return string(text)
 	}
 	return b.String()
@@ -220,16 +288,7 @@ type twinView struct {
 func newTwinView(section json.RawMessage, version int64) twinView {
 	v := twinView{Version: strconv.FormatInt(version, 10)}
 	if len(section) > len("{}") {
-		v.Text = prettyTwin(section)
+		v.Text = indent(section) // the hub keeps sections shallow and short (hub-service §3.6)
 	}
 	return v
-}
-
-// prettyTwin indents all of a section: the hub keeps sections shallow and short (hub-service §3.6).
-func prettyTwin(section json.RawMessage) string {
-	var b bytes.Buffer
-	if json.Indent(&b, section, "", "  ") != nil {
-		return string(section)
-	}
-	return b.String()
 }

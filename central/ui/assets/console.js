@@ -188,7 +188,6 @@
     const button = light.querySelector("[data-pause]");
     button.addEventListener("click", () => {
       paused = !paused;
-      button.setAttribute("aria-pressed", String(paused));
       button.textContent = paused ? "Resume" : "Pause";
       if (paused) {
         close();

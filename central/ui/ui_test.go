@@ -1,0 +1,523 @@
+package ui
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/central/live"
+	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/telemetry"
+	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+const password = "ramparts and ravelins"
+
+// hub is a registry with twins in memory.
+type hub struct {
+	mu      sync.Mutex
+	devices map[string]registry.Identity
+	twins   map[string]twin.Twin
+	more    int // devices that exist beyond those of a list
+	err     error
+	lists   int
+}
+
+func (h *hub) put(d registry.Identity, t twin.Twin) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.devices[d.ID.Device], h.twins[d.ID.Device] = d, t
+}
+
+func (h *hub) remove(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.devices, id)
+}
+
+func (h *hub) fail(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
+}
+
+func (h *hub) Devices(_ context.Context, top int) ([]registry.Identity, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lists++
+	all := slices.SortedFunc(maps.Values(h.devices), func(a, b registry.Identity) int { return cmp.Compare(a.ID.Device, b.ID.Device) })
+	return all[:min(top, len(all))], h.err
+}
+
+func (h *hub) Device(_ context.Context, id iot.ID) (registry.Identity, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d, ok := h.devices[id.Device]; ok || h.err != nil {
+		return d, h.err
+	}
+	return registry.Identity{}, fault.New(fault.NotFound, "no such device")
+}
+
+func (h *hub) Twin(ctx context.Context, id iot.ID) (registry.Identity, twin.Twin, error) {
+	d, err := h.Device(ctx, id)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return d, h.twins[id.Device], err
+}
+
+func (h *hub) Statistics(context.Context) (registry.Statistics, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := registry.Statistics{Total: len(h.devices) + h.more}
+	for _, d := range h.devices {
+		if d.Connected {
+			s.Connected++
+		}
+		if d.Status == registry.Disabled {
+			s.Disabled++
+		}
+	}
+	return s, h.err
+}
+
+// alerts is an alert store in memory, newest first.
+type alerts struct {
+	mu   sync.Mutex
+	list []alert.Alert
+}
+
+func (s *alerts) raise(a alert.Alert) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.Sequence = uint64(len(s.list) + 1)
+	s.list = append([]alert.Alert{a}, s.list...)
+}
+
+func (s *alerts) Alerts(_ context.Context, f alert.Filter) ([]alert.Alert, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []alert.Alert
+	for _, a := range s.list {
+		if (f.Device == "" || f.Device == a.Device) && (f.Before == 0 || a.Sequence < f.Before) && len(found) < f.Limit {
+			found = append(found, a)
+		}
+	}
+	return found, nil
+}
+
+// log is a telemetry log in memory with one reader.
+type log struct {
+	mu sync.Mutex
+	n  uint64
+	in chan bus.Entry
+}
+
+func (l *log) Append(_ context.Context, data []byte) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.n++
+	if l.in != nil {
+		l.in <- bus.Entry{Sequence: l.n, Data: slices.Clone(data)}
+	}
+	return l.n, nil
+}
+
+func (l *log) Follow(ctx context.Context, _ bus.Start, ready func(), handle func(bus.Entry) error) error {
+	in := make(chan bus.Entry, 10000)
+	l.mu.Lock()
+	l.in = in
+	l.mu.Unlock()
+	ready()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-in:
+			if err := handle(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// clock is a time that tests move.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// world is a console on fakes that work.
+type world struct {
+	*Console
+	hub    *hub
+	alerts *alerts
+	clock  *clock
+	intake *telemetry.Intake
+	logged *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	l := &log{}
+	feed := live.New(l, slog.New(slog.DiscardHandler))
+	w := &world{
+		hub:    &hub{devices: make(map[string]registry.Identity), twins: make(map[string]twin.Twin)},
+		alerts: &alerts{}, clock: &clock{at: time.Date(2026, 11, 2, 10, 0, 0, 0, time.UTC)}, intake: telemetry.NewIntake(l, nil), logged: &lockedBuffer{},
+	}
+	var err error
+	w.Console, err = New(Config{
+		Password: secret.New([]byte(password)), Devices: w.hub, Alerts: w.alerts, Feed: feed, Version: "1.2.3", Hostname: "hub.example",
+		Now: w.clock.now, Logger: slog.New(slog.NewTextHandler(w.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { feed.Run(ctx) })
+	wg.Go(func() { w.intake.Run(ctx) })
+	t.Cleanup(func() {
+		stop()
+		wg.Wait()
+	})
+	return w
+}
+
+func device(id string) registry.Identity {
+	return registry.Identity{
+		ID: iot.ID{Device: id}, Generation: "1", Status: registry.Enabled,
+		Authentication: registry.Authentication{Type: registry.SAS, PrimaryKey: secret.New([]byte("primary key material"))},
+	}
+}
+
+// ask sends a request from a browser with the given cookies and changes.
+func (w *world) ask(method, target, form string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, strings.NewReader(form))
+	if form != "" {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for _, c := range change {
+		c(r)
+	}
+	rec := httptest.NewRecorder()
+	w.ServeHTTP(rec, r)
+	return rec
+}
+
+func with(c *http.Cookie) func(*http.Request) { return func(r *http.Request) { r.AddCookie(c) } }
+
+func from(address string) func(*http.Request) {
+	return func(r *http.Request) { r.RemoteAddr = address }
+}
+
+func signInForm(user, password string) string {
+	return url.Values{"user": {user}, "password": {password}}.Encode()
+}
+
+// cookie is that of a fresh session.
+func (w *world) cookie(t testing.TB) *http.Cookie {
+	t.Helper()
+	rec := w.ask("POST", "/console/sign-in", signInForm("admin", password))
+	for _, c := range rec.Result().Cookies() {
+		if c.Name == cookieName && c.Value != "" {
+			return c
+		}
+	}
+	t.Fatalf("signing in answered %d without a cookie", rec.Code)
+	return nil
+}
+
+// page fetches a page of somebody who is signed in.
+func (w *world) page(t testing.TB, target string) string {
+	t.Helper()
+	rec := w.ask("GET", target, "", with(w.cookie(t)))
+	if rec.Code != 200 {
+		t.Fatalf("GET %s: %d %s", target, rec.Code, rec.Body)
+	}
+	return rec.Body.String()
+}
+
+// text is what a page says, without markup.
+func text(t testing.TB, page string) string {
+	t.Helper()
+	var b strings.Builder
+	for z := html.NewTokenizer(strings.NewReader(page)); ; {
+		switch z.Next() {
+		case html.ErrorToken:
+			if !errors.Is(z.Err(), io.EOF) {
+				t.Fatal(z.Err())
+			}
+			return strings.Join(strings.Fields(b.String()), " ")
+		case html.TextToken:
+			b.Write(z.Text())
+			b.WriteByte(' ')
+		}
+	}
+}
+
+var pagesOfConsole = []string{"/console/devices", "/console/device?id=lamp", "/console/alerts"}
+
+func TestConsole_StrangersSeeNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hub.put(device("lamp"), twin.Twin{})
+	forged := &http.Cookie{Name: cookieName, Value: "forged"}
+	for _, cookies := range [][]func(*http.Request){nil, {with(forged)}, {with(&http.Cookie{Name: cookieName})}} {
+		for _, target := range pagesOfConsole {
+			rec := w.ask("GET", target, "", cookies...)
+			if got := rec.Header().Get("Location"); rec.Code != 303 || !strings.HasPrefix(got, "/console/sign-in") || strings.Contains(rec.Body.String(), "hub.example") {
+				t.Errorf("%s: %d to %q with %q, want the sign-in page", target, rec.Code, got, rec.Body)
+			}
+			stream, query, _ := strings.Cut(target, "?")
+			if rec := w.ask("GET", stream+"/stream?"+query, "", cookies...); rec.Code != 401 {
+				t.Errorf("%s/stream: %d, want 401", target, rec.Code)
+			}
+		}
+	}
+	for _, target := range []string{"/console/sign-in", "/console/assets/" + w.assets.names["console.css"]} {
+		if rec := w.ask("GET", target, ""); rec.Code != 200 {
+			t.Errorf("%s: %d, want 200", target, rec.Code)
+		}
+	}
+}
+
+func TestConsole_EveryAnswerIsGuarded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, c := range []struct {
+		method, target string
+		status         int
+	}{
+		{"GET", "/", 303},
+		{"GET", "/console", 303},
+		{"GET", "/console/", 303},
+		{"GET", "/console/nothing", 404},
+		{"GET", "/console/assets/nothing.js", 404},
+		{"GET", "/console/device", 404},
+		{"GET", "/console/device?id=absent", 404},
+		{"GET", "/console/device?id=a/b", 404},
+		{"GET", "/console/device/stream?id=a/b", 404},
+		{"GET", "/console/alerts?before=x", 200},
+		{"DELETE", "/console/devices", 405},
+		{"GET", "/console/sign-out", 404},
+		{"PUT", "/console/nothing", 405},
+	} {
+		rec := w.ask(c.method, c.target, "", with(w.cookie(t)))
+		if rec.Code != c.status {
+			t.Errorf("%s %s: %d, want %d", c.method, c.target, rec.Code, c.status)
+		}
+		h := rec.Header()
+		if got := h.Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none'; ") || strings.Contains(got, "unsafe") {
+			t.Errorf("%s %s: content security policy %q", c.method, c.target, got)
+		}
+		for name, want := range map[string]string{
+			"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin", "Cache-Control": "no-store",
+		} {
+			if got := h.Get(name); got != want {
+				t.Errorf("%s %s: %s is %q, want %q", c.method, c.target, name, got, want)
+			}
+		}
+	}
+}
+
+func TestConsole_FailuresAreExplainedAndOpaque(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hub.fail(errors.New("disk secret"))
+	rec := w.ask("GET", "/console/device?id=lamp", "", with(w.cookie(t)))
+	if rec.Code != 500 || strings.Contains(rec.Body.String(), "disk secret") || !strings.Contains(w.logged.String(), "disk secret") {
+		t.Errorf("%d %s; want 500, with the reason in the log alone", rec.Code, rec.Body)
+	}
+	w.hub.fail(fault.New(fault.Unavailable, "the store is closed"))
+	if rec := w.ask("GET", "/console/device?id=lamp", "", with(w.cookie(t))); rec.Code != 503 || !strings.Contains(rec.Body.String(), "the store is closed") {
+		t.Errorf("%d %s; want 503 with the reason", rec.Code, rec.Body)
+	}
+	for _, k := range fault.Kinds() {
+		w.hub.fail(fault.New(k, "public words"))
+		if rec := w.ask("GET", "/console/device?id=lamp", "", with(w.cookie(t))); rec.Code < 400 {
+			t.Errorf("%v: %d, want a failure", k, rec.Code)
+		}
+	}
+}
+
+func TestAssets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	page := w.ask("GET", "/console/sign-in", "").Body.String()
+	for plain, hashed := range w.assets.names {
+		rec := w.ask("GET", assetPath+hashed, "")
+		if rec.Code != 200 || rec.Header().Get("Cache-Control") != "public, max-age=31536000, immutable" || rec.Header().Get("Content-Type") == "" {
+			t.Errorf("%s: %d, %v", hashed, rec.Code, rec.Header())
+		}
+		if w.ask("GET", assetPath+plain, "").Code != 404 {
+			t.Errorf("%s is served under a name that could be kept for too long", plain)
+		}
+		if strings.HasSuffix(plain, ".css") {
+			for ref := range strings.SplitSeq(rec.Body.String(), "url(") {
+				name, _, _ := strings.Cut(ref, ")")
+				if _, ok := w.assets.files[name]; !ok && strings.HasSuffix(name, ".svg") {
+					t.Errorf("%s refers to %s, which does not exist", plain, name)
+				}
+			}
+		}
+		used := strings.Contains(page, hashed)
+		for _, other := range w.assets.files {
+			used = used || bytes.Contains(other.data, []byte(hashed))
+		}
+		if !used {
+			t.Errorf("%s is used by nothing", plain)
+		}
+	}
+}
+
+func TestDevices_Page(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if got := text(t, w.page(t, "/console/devices")); !strings.Contains(got, "No device yet") || !strings.Contains(got, "vauban device create lamp-1") {
+		t.Errorf("an empty list teaches nothing: %s", got)
+	}
+	on := device("Lamp-1")
+	on.Connected, on.LastActivity = true, time.Date(2026, 11, 2, 9, 59, 58, 0, time.UTC)
+	off := device("press-7")
+	off.Status, off.Authentication.Type = registry.Disabled, registry.CertificateAuthority
+	for _, d := range []registry.Identity{on, off} {
+		w.hub.put(d, twin.Twin{})
+	}
+	for _, c := range []struct {
+		query       string
+		has, hasNot []string
+	}{
+		{"", []string{"2 ", "Lamp-1 Connected Enabled 2026-11-02 09:59:58 UTC Symmetric key", "press-7 Disconnected Disabled never X.509, signed by a CA"}, []string{"No device", "the first 1000"}},
+		{"?q=lAmP", []string{"Lamp-1"}, []string{"press-7"}},
+		{"?q=%3Cb%3E", []string{"No device id contains <b> ."}, []string{"Lamp-1", "press-7"}},
+		{"?q=" + strings.Repeat("x", 500), []string{"No device id contains " + strings.Repeat("x", 128) + " ."}, nil},
+	} {
+		c2 := newWorld(t) // its cache is fresh
+		c2.hub.devices, c2.hub.twins = w.hub.devices, w.hub.twins
+		got := html.UnescapeString(text(t, c2.page(t, "/console/devices"+c.query)))
+		for _, s := range c.has {
+			if !strings.Contains(got, s) {
+				t.Errorf("%q: the page does not say %q: %s", c.query, s, got)
+			}
+		}
+		for _, s := range c.hasNot {
+			if strings.Contains(got, s) {
+				t.Errorf("%q: the page says %q: %s", c.query, s, got)
+			}
+		}
+	}
+}
+
+func TestDevices_MoreThanThePageHolds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range devicesPerPage {
+		w.hub.put(device(fmt.Sprintf("a-%04d", i)), twin.Twin{})
+	}
+	w.hub.put(device("zebra"), twin.Twin{}) // the list ends before it
+	got := w.page(t, "/console/devices")
+	if !strings.Contains(text(t, got), "There are 1001 devices; the list holds the first 1000") || strings.Contains(got, "zebra") {
+		t.Error("the page does not say that it holds the first 1000 of 1001")
+	}
+	if got := w.page(t, "/console/devices?q=zebra"); !strings.Contains(got, `href="/console/device?id=zebra"`) {
+		t.Error("a device beyond the list is not found by its whole id")
+	}
+	if got := text(t, w.page(t, "/console/devices?q=zeb")); !strings.Contains(got, "No device id contains zeb") {
+		t.Errorf("half an id: %s", got)
+	}
+}
+
+func TestDevice_Page(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hub.put(device("lamp"), twin.Twin{
+		Desired: json.RawMessage(`{"interval":5}`), DesiredVersion: 3, Reported: json.RawMessage(`{"a":{"b":1.50}}`), ReportedVersion: 7, ModelID: "dtmi:example:lamp;1",
+	})
+	w.alerts.raise(alert.Alert{Device: "another", Title: "Not this one", Severity: alert.High})
+	w.alerts.raise(alert.Alert{Device: "lamp", Title: "This one", Severity: alert.High, Count: 2, Indicator: "203.0.113.0/24", Source: "x.txt:4"})
+	page := w.page(t, "/console/device?id=lamp")
+	got := html.UnescapeString(text(t, page))
+	for _, s := range []string{`{ "interval": 5 }`, `{ "a": { "b": 1.50 } }`, "Version 3", "Version 7", "dtmi:example:lamp;1", "This one", "2 flows", "203.0.113.0/24", "x.txt:4", "vauban monitor --device lamp"} {
+		if !strings.Contains(got, s) {
+			t.Errorf("the page does not say %q: %s", s, got)
+		}
+	}
+	for _, s := range []string{"Not this one", "primary key material", "cHJpbWFyeSBrZXkgbWF0ZXJpYWw", password} {
+		if strings.Contains(page, s) {
+			t.Errorf("the page says %q", s)
+		}
+	}
+	if !strings.Contains(page, `data-stream="/console/device/stream?id=lamp"`) {
+		t.Error("the page names no stream")
+	}
+}
+
+func TestAlerts_Pages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if got := text(t, w.page(t, "/console/alerts")); !strings.Contains(got, "The walls hold.") {
+		t.Errorf("without alerts: %s", got)
+	}
+	w = newWorld(t)
+	for i := range alertsPerPage + 1 {
+		w.alerts.raise(alert.Alert{Device: fmt.Sprintf("d%d", i+1), Title: "t", Severity: alert.High})
+	}
+	first := w.page(t, "/console/alerts")
+	if !strings.Contains(first, "id=d101") || strings.Contains(first, `id=d1"`) || !strings.Contains(first, `href="/console/alerts?before=2"`) || !strings.Contains(first, "data-stream") {
+		t.Error("the first page does not hold the newest 100, live, with a way to older ones")
+	}
+	older := w.page(t, "/console/alerts?before=2")
+	if strings.Contains(older, "id=d101") || !strings.Contains(older, `id=d1"`) || strings.Contains(older, "data-stream") {
+		t.Error("the second page does not hold the last one, standing still")
+	}
+}
