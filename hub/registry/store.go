@@ -83,15 +83,19 @@ type Store interface {
 	// Statistics counts devices.
 	Statistics(ctx context.Context) (Statistics, error)
 	// SetPresence records connects, disconnects and activity of many identities at
-	// once. Unknown ids are skipped.
+	// once. Unknown ids are skipped, and so are disconnects from a node that is not the last one the identity connected to.
 	SetPresence(ctx context.Context, ps []Presence) error
-	// ResetPresence marks everything disconnected, at a start after a crash.
-	ResetPresence(ctx context.Context, now time.Time) error
+	// ResetPresence marks everything disconnected that is connected to node, at its start after a crash.
+	ResetPresence(ctx context.Context, node string, now time.Time) error
+	// KeepNode says that node lives at now, and marks everything disconnected that is connected to nodes
+	// which said so last before dead. It returns those nodes, and forgets them.
+	KeepNode(ctx context.Context, node string, now, dead time.Time) ([]string, error)
 }
 
 // Presence is one change of a connection's state.
 type Presence struct {
 	ID        iot.ID
+	Node      string    // where the session is
 	Connected *bool     // nil: only activity
 	Time      time.Time // of the connect or disconnect
 	Activity  time.Time // zero: unchanged

@@ -48,6 +48,8 @@ func TestContract(t *testing.T) { storagetest.All(t, openTemp) }
 
 func BenchmarkStore(b *testing.B) { storagetest.Bench(b, openTemp) }
 
+func BenchmarkFleet(b *testing.B) { storagetest.BenchFleet(b, openTemp) }
+
 // Nodes that start at once on an empty database migrate it once and see each other's writes.
 func TestOpen_ManyNodes(t *testing.T) {
 	url := pgtest.URL(t)
@@ -88,6 +90,59 @@ func TestOpen_ManyNodes(t *testing.T) {
 	wg.Wait()
 	if tw, err := stores[1].Twin(t.Context(), id); err != nil || tw.Version != 80 {
 		t.Errorf("got version %d, error %v; want 80", tw.Version, err)
+	}
+}
+
+// One of two nodes leads; the other takes over when the first ends, or loses its connection.
+func TestLead(t *testing.T) {
+	url := pgtest.URL(t)
+	open := func() *sqlstore.Store {
+		s, err := Open(t.Context(), Config{URL: url, Sealer: storagetest.Sealer(t), MaxConns: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	a, b := open(), open()
+	leaders := make(chan string, 4)
+	run := func(name string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			leaders <- name
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	}
+	ctxA, stopA := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	go func() { ended <- a.Lead(ctxA, "x", run("a")) }()
+	if got := <-leaders; got != "a" {
+		t.Fatalf("%s leads, want a", got)
+	}
+	ctxB, stopB := context.WithCancel(t.Context())
+	defer stopB()
+	lost := make(chan error, 1)
+	go func() { lost <- b.Lead(ctxB, "x", run("b")) }()
+	go func() { ended <- b.Lead(ctxB, "y", func(context.Context) error { leaders <- "y"; return nil }) }()
+	if got := <-leaders; got != "y" {
+		t.Fatalf("%s leads, want y: another name has another leader", got)
+	}
+	<-ended
+	stopA()
+	<-ended
+	if got := <-leaders; got != "b" {
+		t.Fatalf("%s leads after a ended, want b", got)
+	}
+	c, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	if _, err := c.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-lost; err == nil || ctxB.Err() != nil {
+		t.Errorf("a leader whose connection was cut ends with %v, want an error", err)
 	}
 }
 

@@ -61,8 +61,8 @@ func (s *Store) Create(ctx context.Context, d registry.Identity, t twin.Twin) er
 		}
 		n, err := s.exec(ctx, c, "create identity", `INSERT INTO identities (device, module, generation, etag,
 			status, status_reason, status_time, auth_type, auth_keys, primary_thumbprint, secondary_thumbprint,
-			edge, scope, parent_scopes, connected, connection_time, last_activity)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+			edge, scope, parent_scopes, connected, node, connection_time, last_activity)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, '', $16, $17)
 			ON CONFLICT DO NOTHING`,
 			d.ID.Device, d.ID.Module, d.Generation, string(d.ETag),
 			string(d.Status), d.StatusReason, micros(d.StatusTime), string(a.Type), keys, a.PrimaryThumbprint, a.SecondaryThumbprint,
@@ -169,13 +169,13 @@ func (s *Store) SetPresence(ctx context.Context, ps []registry.Presence) error {
 	}
 	return s.write(ctx, func(ctx context.Context, c Conn) error {
 		for chunk := range slices.Chunk(ps, s.b.BatchRows) {
-			args := make([]any, 0, 5*len(chunk))
+			args := make([]any, 0, presenceColumns*len(chunk))
 			for _, p := range chunk {
 				var connected sql.NullBool
 				if p.Connected != nil {
 					connected = sql.NullBool{Bool: *p.Connected, Valid: true}
 				}
-				args = append(args, p.ID.Device, p.ID.Module, connected, micros(p.Time), micros(p.Activity))
+				args = append(args, p.ID.Device, p.ID.Module, connected, p.Node, micros(p.Time), micros(p.Activity))
 			}
 			// A repeated row changes nothing, and rounding up keeps the statements few enough to be cached.
 			rows := 1
@@ -183,7 +183,7 @@ func (s *Store) SetPresence(ctx context.Context, ps []registry.Presence) error {
 				rows *= 2
 			}
 			for range rows - len(chunk) {
-				args = append(args, args[:5]...)
+				args = append(args, args[:presenceColumns]...)
 			}
 			v := presenceValues(rows)
 			if s.b.ForUpdate != "" {
@@ -215,7 +215,7 @@ func mergePresence(ps []registry.Presence) []registry.Presence {
 		}
 		m := &merged[i]
 		if p.Connected != nil {
-			m.Connected, m.Time = p.Connected, p.Time
+			m.Connected, m.Node, m.Time = p.Connected, p.Node, p.Time
 		}
 		if p.Activity.After(m.Activity) {
 			m.Activity = p.Activity
@@ -230,13 +230,14 @@ func mergePresence(ps []registry.Presence) []registry.Presence {
 // presenceValues is a table v of so many changes, in the order of their parameters.
 func presenceValues(rows int) string {
 	var b strings.Builder
-	b.WriteString("WITH v (device, module, connected, at, activity) AS (VALUES ")
+	b.WriteString("WITH v (device, module, connected, node, at, activity) AS (VALUES ")
 	for i := range rows {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "(CAST($%d AS TEXT), CAST($%d AS TEXT), CAST($%d AS BOOLEAN), CAST($%d AS BIGINT), CAST($%d AS BIGINT))",
-			5*i+1, 5*i+2, 5*i+3, 5*i+4, 5*i+5)
+		n := presenceColumns * i
+		fmt.Fprintf(&b, "(CAST($%d AS TEXT), CAST($%d AS TEXT), CAST($%d AS BOOLEAN), CAST($%d AS TEXT), CAST($%d AS BIGINT), CAST($%d AS BIGINT))",
+			n+1, n+2, n+3, n+4, n+5, n+6)
 	}
 	b.WriteString(") ")
 	return b.String()
@@ -245,15 +246,51 @@ func presenceValues(rows int) string {
 const lockPresence = `SELECT 1 FROM identities JOIN v ON identities.device = v.device AND identities.module = v.module
 	ORDER BY identities.device, identities.module `
 
-const setPresence = `UPDATE identities SET connected = COALESCE(v.connected, identities.connected),
-	connection_time = CASE WHEN v.connected IS NULL THEN connection_time ELSE v.at END,
+// A session that ends says nothing about one that began on another node meanwhile.
+const setPresence = `UPDATE identities SET
+	connected = CASE WHEN v.connected OR v.connected IS NOT NULL AND identities.node = v.node THEN v.connected ELSE identities.connected END,
+	connection_time = CASE WHEN v.connected OR v.connected IS NOT NULL AND identities.node = v.node THEN v.at ELSE connection_time END,
+	node = CASE WHEN v.connected THEN v.node ELSE identities.node END,
 	last_activity = CASE WHEN v.activity > last_activity THEN v.activity ELSE last_activity END
 	FROM v WHERE identities.device = v.device AND identities.module = v.module`
 
+const presenceColumns = 6
+
 // ResetPresence implements [registry.Store].
-func (s *Store) ResetPresence(ctx context.Context, now time.Time) error {
-	return s.write(ctx, func(ctx context.Context, c Conn) error {
-		_, err := s.exec(ctx, c, "reset presence", `UPDATE identities SET connected = FALSE, connection_time = $1 WHERE connected`, micros(now))
-		return err
+func (s *Store) ResetPresence(ctx context.Context, node string, now time.Time) error {
+	return s.write(ctx, func(ctx context.Context, c Conn) error { return s.resetPresence(ctx, c, node, now) })
+}
+
+func (s *Store) resetPresence(ctx context.Context, c Conn, node string, now time.Time) error {
+	_, err := s.exec(ctx, c, "reset presence", `UPDATE identities SET connected = FALSE, connection_time = $1 WHERE connected AND node = $2`, micros(now), node)
+	return err
+}
+
+// KeepNode implements [registry.Store].
+func (s *Store) KeepNode(ctx context.Context, node string, now, dead time.Time) ([]string, error) {
+	var gone []string
+	err := s.write(ctx, func(ctx context.Context, c Conn) error {
+		if _, err := s.exec(ctx, c, "keep node", `INSERT INTO nodes (name, seen) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET seen = excluded.seen`, node, micros(now)); err != nil {
+			return err
+		}
+		var err error
+		gone, err = list(ctx, s, c, "find dead nodes", func(r *sql.Rows) (name string, err error) {
+			err = r.Scan(&name)
+			return name, err
+		}, s.lock(`SELECT name FROM nodes WHERE seen < $1 ORDER BY name`), micros(dead))
+		if err != nil {
+			return err
+		}
+		for _, name := range gone {
+			if err := s.resetPresence(ctx, c, name, now); err != nil {
+				return err
+			}
+			if _, err := s.exec(ctx, c, "forget node", `DELETE FROM nodes WHERE name = $1`, name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
+	return gone, err
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/internal/secret"
@@ -46,6 +47,7 @@ var (
 	_ command.Sessions = (*Store)(nil)
 	_ dps.Store        = (*Store)(nil)
 	_ alert.Store      = (*Store)(nil)
+	_ fleet.Store      = (*Store)(nil)
 )
 
 // Conn runs statements: on a pool for reads, in one transaction for writes.
@@ -67,6 +69,11 @@ type Backend struct {
 	ForUpdate string
 	// Serialize makes transactions that name the same thing follow each other; nil when they do anyway.
 	Serialize func(ctx context.Context, tx Conn, name string) error
+	// Lead runs run on one node at a time; nil when there is one node only. See [Store.Lead].
+	Lead func(ctx context.Context, name string, run func(context.Context) error) error
+	// Extract is an SQL expression for the value at a path in a column of JSON text, as SQLite's
+	// json_extract gives it; nil when the database cannot do it for every text we keep.
+	Extract func(column, path string) string
 	// BatchRows is how many rows a bulk statement carries.
 	BatchRows int
 	// Classify gives an error of the database its fault kind; it returns others unchanged.
@@ -92,6 +99,15 @@ func New(b Backend, sealer *secret.Sealer) *Store {
 // Close waits for the writes under way and closes the database. Later calls fail with fault.Unavailable
 // or an error of the closed database.
 func (s *Store) Close() error { return s.b.Close() }
+
+// Lead waits until this node is the only one that leads name, and runs run. When the lead is lost, run's context
+// ends first and then Lead returns an error; so does a run that fails. The caller may try again.
+func (s *Store) Lead(ctx context.Context, name string, run func(context.Context) error) error {
+	if s.b.Lead == nil {
+		return run(ctx)
+	}
+	return s.b.Lead(ctx, name, run)
+}
 
 // write runs do as one write. A panic of do, which is mostly a panic of a caller's change function,
 // becomes an error, because do may run on a goroutine that serves others too.

@@ -31,7 +31,10 @@ func (s *Store) insertTwin(ctx context.Context, c Conn, t twin.Twin) error {
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
 		t.ID.Device, t.ID.Module, t.ModelID, t.Version, tree(t.Tags), tree(t.Desired),
 		tree(t.DesiredMetadata), t.DesiredVersion, tree(t.Reported), tree(t.ReportedMetadata), t.ReportedVersion)
-	return err
+	if err != nil {
+		return err
+	}
+	return s.indexTags(ctx, c, t.ID, nil, t.Tags)
 }
 
 // tree is the stored text of a JSON tree, exactly as given; nil reads as {}.
@@ -70,7 +73,10 @@ func (s *Store) UpdateTwin(ctx context.Context, id iot.ID, change func(twin.Twin
 			next.ModelID, next.Version, string(next.Tags), string(next.Desired),
 			string(next.DesiredMetadata), next.DesiredVersion, string(next.Reported), string(next.ReportedMetadata), next.ReportedVersion,
 			id.Device, id.Module)
-		return err
+		if err != nil {
+			return err
+		}
+		return s.indexTags(ctx, c, id, now.Tags, next.Tags)
 	})
 	if err != nil {
 		return twin.Twin{}, err

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/iot"
@@ -91,4 +92,54 @@ func touch(tw twin.Twin) (twin.Twin, error) {
 func perSecond(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
 	b.ReportMetric(0, "ns/op")
+}
+
+// BenchFleet measures queries over 100,000 twins: by an indexed tag, by a value that no index knows, and over all.
+func BenchFleet(b *testing.B, open Open) {
+	const devices = 100_000
+	s := open(b)
+	next := atomic.Int64{}
+	parallel(b, 256, func(int) error {
+		for {
+			i := next.Add(1) - 1
+			if i >= devices {
+				return nil
+			}
+			tw, _, err := twin.New(iot.ID{Device: name(i)}).Apply(twin.Patch{
+				Tags: fmt.Appendf(nil, `{"site":"s%d","floor":%d}`, i%1000, i%20), HasTags: true, Desired: raw(`{"interval":10}`), HasDesired: true,
+			}, Start)
+			if err == nil {
+				tw, err = tw.ApplyReported(fmt.Appendf(nil, `{"temperature":%d.5,"firmware":{"version":"1.2.%d","state":"ok"},"battery":%d}`, i%100, i%10, i%997), 0, Start)
+			}
+			if err == nil {
+				err = s.Create(b.Context(), device(name(i)), tw)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	f := fleet.New(s)
+	for _, q := range []struct {
+		name, text string
+		rows       int
+	}{
+		{"IndexedTag", `SELECT * FROM devices WHERE tags.site = 's77'`, 100},
+		{"TwoTags", `SELECT deviceId FROM devices WHERE tags.floor = 7 AND tags.site = 's27'`, 100},
+		{"NoIndex", `SELECT deviceId FROM devices WHERE properties.reported.battery = 33 AND properties.reported.firmware.version = '1.2.3'`, 100},
+		{"FirstPage", `SELECT * FROM devices`, 100},
+		{"CountByVersion", `SELECT properties.reported.firmware.version AS v, COUNT() AS n FROM devices GROUP BY properties.reported.firmware.version`, 10},
+	} {
+		b.Run(q.name, func(b *testing.B) {
+			for b.Loop() {
+				p, err := f.Query(b.Context(), q.text, 1000, "")
+				if err != nil {
+					b.Fatal(err)
+				}
+				if len(p.Items) > 10*q.rows || len(p.Items) == 0 {
+					b.Fatalf("%d rows", len(p.Items))
+				}
+			}
+		})
+	}
 }

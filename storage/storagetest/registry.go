@@ -256,7 +256,7 @@ func Registry(t *testing.T, open Open) {
 		}
 		ok(t, s.SetPresence(ctx, nil))
 
-		ok(t, s.ResetPresence(ctx, later.Add(time.Hour)))
+		ok(t, s.ResetPresence(ctx, "", later.Add(time.Hour)))
 		same(t, "statistics after a reset", must(s.Statistics(ctx))(t), registry.Statistics{Total: 150, Enabled: 150})
 		if d := must(s.Identity(ctx, d1))(t); d.Connected || d.ConnectionTime != kept(later.Add(time.Hour)) {
 			t.Errorf("after a reset: %v %v", d.Connected, d.ConnectionTime)
@@ -264,6 +264,41 @@ func Registry(t *testing.T, open Open) {
 		if d := must(s.Identity(ctx, d2))(t); d.ConnectionTime != kept(later) {
 			t.Errorf("a reset moved the time of a device that was not connected to %v", d.ConnectionTime)
 		}
+	})
+
+	t.Run("presence of several nodes", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		create(t, s, "d", "e")
+		d, e := iot.ID{Device: "d"}, iot.ID{Device: "e"}
+		yes, no := true, false
+		set := func(ps ...registry.Presence) {
+			t.Helper()
+			ok(t, s.SetPresence(ctx, ps))
+		}
+		want := func(what string, id iot.ID, connected bool, at time.Time) {
+			t.Helper()
+			if got := must(s.Identity(ctx, id))(t); got.Connected != connected || got.ConnectionTime != kept(at) {
+				t.Errorf("%s: connected %v since %v, want %v since %v", what, got.Connected, got.ConnectionTime, connected, kept(at))
+			}
+		}
+		at := func(n int) time.Time { return Start.Add(time.Duration(n) * time.Minute) }
+		set(registry.Presence{ID: d, Node: "a", Connected: &yes, Time: at(1)}, registry.Presence{ID: e, Node: "a", Connected: &yes, Time: at(1)})
+		set(registry.Presence{ID: d, Node: "b", Connected: &yes, Time: at(2)})
+		set(registry.Presence{ID: d, Node: "a", Connected: &no, Time: at(3)})
+		want("the old node's disconnect", d, true, at(2))
+		ok(t, s.ResetPresence(ctx, "a", at(4)))
+		want("the other node starts anew", d, true, at(2))
+		want("its own node starts anew", e, false, at(4))
+		set(registry.Presence{ID: d, Node: "b", Connected: &no, Time: at(5)})
+		want("the node's own disconnect", d, false, at(5))
+
+		set(registry.Presence{ID: d, Node: "a", Connected: &yes, Time: at(6)}, registry.Presence{ID: e, Node: "b", Connected: &yes, Time: at(6)})
+		same(t, "dead nodes at first", must(s.KeepNode(ctx, "a", at(10), at(9)))(t), []string(nil))
+		same(t, "dead nodes while both live", must(s.KeepNode(ctx, "b", at(10), at(9)))(t), []string(nil))
+		same(t, "dead nodes", must(s.KeepNode(ctx, "b", at(20), at(19)))(t), []string{"a"})
+		want("a device of the dead node", d, false, at(20))
+		want("a device of the living one", e, true, at(6))
+		same(t, "dead nodes afterwards", must(s.KeepNode(ctx, "b", at(21), at(19)))(t), []string(nil))
 	})
 
 	t.Run("statistics count devices", func(t *testing.T) {

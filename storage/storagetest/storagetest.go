@@ -19,6 +19,7 @@ import (
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/internal/secret"
@@ -33,6 +34,7 @@ type Store interface {
 	command.Sessions
 	dps.Store
 	alert.Store
+	fleet.Store
 	Setting(ctx context.Context, name string) ([]byte, error)
 	PutSetting(ctx context.Context, name string, value []byte) error
 	InitSetting(ctx context.Context, name string, value []byte) ([]byte, error)
@@ -45,6 +47,7 @@ type Open func(t testing.TB) Store
 func All(t *testing.T, open Open) {
 	t.Run("Registry", func(t *testing.T) { Registry(t, open) })
 	t.Run("Twins", func(t *testing.T) { Twins(t, open) })
+	t.Run("Fleet", func(t *testing.T) { Fleet(t, open) })
 	t.Run("Mailbox", func(t *testing.T) { Mailbox(t, open) })
 	t.Run("Sessions", func(t *testing.T) { Sessions(t, open) })
 	t.Run("Enrollments", func(t *testing.T) { Enrollments(t, open) })

@@ -18,9 +18,18 @@ CREATE TABLE identities (
 	scope                TEXT             NOT NULL,
 	parent_scopes        TEXT             NOT NULL, -- JSON array
 	connected            BOOLEAN          NOT NULL,
+	node                 TEXT COLLATE "C" NOT NULL, -- of the session, or of the last one
 	connection_time      BIGINT           NOT NULL,
 	last_activity        BIGINT           NOT NULL,
 	PRIMARY KEY (device, module)
+);
+
+CREATE INDEX identities_connected ON identities (node) WHERE connected;
+
+-- Servers that share this database.
+CREATE TABLE nodes (
+	name TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+	seen BIGINT           NOT NULL
 );
 
 -- The trees are JSON text exactly as given.
@@ -39,6 +48,17 @@ CREATE TABLE twins (
 	PRIMARY KEY (device, module),
 	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
 );
+
+-- Every scalar tag, so that queries find devices by tag. The value is JSON text, cut to 200 bytes.
+CREATE TABLE tag_values (
+	path   TEXT COLLATE "C" NOT NULL, -- names joined by dots
+	value  TEXT COLLATE "C" NOT NULL,
+	device TEXT COLLATE "C" NOT NULL,
+	module TEXT COLLATE "C" NOT NULL,
+	PRIMARY KEY (path, value, device, module),
+	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
+);
+CREATE INDEX tag_values_device ON tag_values (device, module);
 
 CREATE TABLE mail (
 	sequence       BIGINT           GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -17,9 +17,18 @@ CREATE TABLE identities (
 	scope                TEXT    NOT NULL,
 	parent_scopes        TEXT    NOT NULL, -- JSON array
 	connected            INTEGER NOT NULL,
+	node                 TEXT    NOT NULL, -- of the session, or of the last one
 	connection_time      INTEGER NOT NULL,
 	last_activity        INTEGER NOT NULL,
 	PRIMARY KEY (device, module)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX identities_connected ON identities (node) WHERE connected;
+
+-- Servers that share this database.
+CREATE TABLE nodes (
+	name TEXT    NOT NULL PRIMARY KEY,
+	seen INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- The trees are JSON text exactly as given.
@@ -38,6 +47,17 @@ CREATE TABLE twins (
 	PRIMARY KEY (device, module),
 	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
 ) STRICT;
+
+-- Every scalar tag, so that queries find devices by tag. The value is JSON text, cut to 200 bytes.
+CREATE TABLE tag_values (
+	path   TEXT NOT NULL, -- names joined by dots
+	value  TEXT NOT NULL,
+	device TEXT NOT NULL,
+	module TEXT NOT NULL,
+	PRIMARY KEY (path, value, device, module),
+	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tag_values_device ON tag_values (device, module);
 
 CREATE TABLE mail (
 	sequence       INTEGER PRIMARY KEY AUTOINCREMENT,

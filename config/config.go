@@ -1,0 +1,421 @@
+// Package config is the configuration file of `vauban serve`: TOML, every value with a default, an
+// origin and a place to complain about.
+//
+//	cfg, err := config.Load("vauban.toml", os.Environ())
+//
+// A value comes from the environment (VAUBAN_STORE_KIND for store.kind), else from the file, else from the
+// defaults. Secrets are never in the file: it names files that hold them. All problems are
+// reported at once, each with its place, the value, and what would be right.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// Config of a serving node. Paths are absolute once loaded.
+type Config struct {
+	Hostname  string // name devices and programs use; on every node the same
+	Listen    string // IP address to listen on
+	MQTTPort  int    // 0 in any of the ports: any free one
+	HTTPSPort int
+	AMQPPort  int
+	MasterKey string // file of the key that seals secrets; on every node the same
+	PKI       string // folder of the installation's CA and certificates; on every node a copy of the same
+	Intel     string // folder of indicator lists; empty: none
+	Store     Store
+	Bus       Bus
+	Log       Log
+
+	origins map[string]string
+}
+
+// Store says where the state is.
+type Store struct {
+	Kind    string // sqlite or postgres
+	Path    string // sqlite: the database file
+	URLFile string // postgres: a file that holds the connection URL
+}
+
+// Bus says where facts and commands go.
+type Bus struct {
+	Dir      string // embedded NATS: the folder of its logs
+	URLs     string // NATS servers, separated by commas; set either dir or urls
+	Replicas int    // copies of the log in a NATS cluster
+}
+
+// Log says how the server speaks.
+type Log struct {
+	Level  slog.Level
+	Format string // text or json
+}
+
+// Default is what an empty file means.
+func Default() *Config {
+	return &Config{
+		Hostname: "localhost", Listen: "127.0.0.1", MQTTPort: 8883, HTTPSPort: 443, AMQPPort: 5671,
+		Store: Store{Kind: "sqlite"}, Bus: Bus{Replicas: 1}, Log: Log{Level: slog.LevelInfo, Format: "text"},
+	}
+}
+
+// field is one key of the file.
+type field struct {
+	key  string
+	set  func(string) error // from text
+	show func() string
+	path bool // relative to the file
+}
+
+var errNumber = errors.New("want a whole number")
+
+func str(key string, p *string) field {
+	return field{key: key, set: func(s string) error { *p = s; return nil }, show: func() string { return strconv.Quote(*p) }}
+}
+
+func file(key string, p *string) field {
+	f := str(key, p)
+	f.path = true
+	return f
+}
+
+func choice(key string, p *string, words ...string) field {
+	f := str(key, p)
+	f.set = func(s string) error {
+		if !slices.Contains(words, s) {
+			return fmt.Errorf("unknown word %q (want %s)", s, quoted(words))
+		}
+		*p = s
+		return nil
+	}
+	return f
+}
+
+func quoted(words []string) string {
+	q := make([]string, len(words))
+	for i, w := range words {
+		q[i] = strconv.Quote(w)
+	}
+	return strings.Join(q, " or ")
+}
+
+func number(key string, p *int, least, most int) field {
+	return field{key: key, show: func() string { return strconv.Itoa(*p) }, set: func(s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return errNumber
+		}
+		if n < least || n > most {
+			return fmt.Errorf("%d is outside %d to %d", n, least, most)
+		}
+		*p = n
+		return nil
+	}}
+}
+
+// fields lists every key, in the order in which they are shown.
+func (c *Config) fields() []field {
+	return []field{
+		str("hostname", &c.Hostname),
+		{key: "listen", show: func() string { return strconv.Quote(c.Listen) }, set: func(s string) error {
+			if net.ParseIP(s) == nil {
+				return fmt.Errorf("%q is not an IP address (want \"0.0.0.0\" for all networks)", s)
+			}
+			c.Listen = s
+			return nil
+		}},
+		number("mqtt_port", &c.MQTTPort, 0, 65535),
+		number("https_port", &c.HTTPSPort, 0, 65535),
+		number("amqp_port", &c.AMQPPort, 0, 65535),
+		file("master_key", &c.MasterKey),
+		file("pki", &c.PKI),
+		file("intel", &c.Intel),
+		choice("store.kind", &c.Store.Kind, "sqlite", "postgres"),
+		file("store.path", &c.Store.Path),
+		file("store.url_file", &c.Store.URLFile),
+		file("bus.dir", &c.Bus.Dir),
+		str("bus.urls", &c.Bus.URLs),
+		number("bus.replicas", &c.Bus.Replicas, 1, 5),
+		{key: "log.level", show: func() string { return strconv.Quote(strings.ToLower(c.Log.Level.String())) }, set: func(s string) error {
+			if err := c.Log.Level.UnmarshalText([]byte(s)); err != nil {
+				return fmt.Errorf("unknown level %q (want \"debug\", \"info\", \"warn\" or \"error\")", s)
+			}
+			return nil
+		}},
+		choice("log.format", &c.Log.Format, "text", "json"),
+	}
+}
+
+// Problem is one thing that is wrong.
+type Problem struct {
+	Place string // file:line:column, a variable of the environment, or the file
+	Key   string
+	Text  string
+}
+
+func (p Problem) String() string {
+	if p.Key == "" {
+		return p.Place + ": " + p.Text
+	}
+	return p.Place + ": " + p.Key + ": " + p.Text
+}
+
+// Problems is the error of Load.
+type Problems []Problem
+
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxFile bounds the file; real ones have a page.
+const maxFile = 1 << 20
+
+// Load reads a file and the environment (KEY=value, as os.Environ gives it). Its error is Problems, or what
+// kept the file from being read.
+func Load(path string, environ []string) (*Config, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(abs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no configuration file %s; name one with --config", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the configuration cannot be read: %w", err)
+	}
+	if info.Size() > maxFile {
+		return nil, fmt.Errorf("%s has %d bytes; that is no configuration file", path, info.Size())
+	}
+	text, err := os.ReadFile(abs)
+	if err != nil {
+		return nil, fmt.Errorf("the configuration cannot be read: %w", err)
+	}
+	return parse(path, filepath.Dir(abs), text, environ)
+}
+
+func parse(name, dir string, text []byte, environ []string) (*Config, error) {
+	c := Default()
+	c.origins = map[string]string{}
+	var problems Problems
+	var doc map[string]any
+	if err := toml.Unmarshal(text, &doc); err != nil {
+		place := name
+		if e, ok := errors.AsType[*toml.DecodeError](err); ok {
+			line, col := e.Position()
+			place = fmt.Sprintf("%s:%d:%d", name, line, col)
+		}
+		return nil, Problems{{Place: place, Text: strings.TrimPrefix(err.Error(), "toml: ")}}
+	}
+	places := positions(name, text)
+	fields := c.fields()
+	byKey := map[string]field{}
+	for _, f := range fields {
+		byKey[f.key] = f
+	}
+	flat := map[string]any{}
+	flatten("", doc, flat)
+	for _, key := range sortedKeys(flat) {
+		value := flat[key]
+		place := places[key]
+		if place == "" {
+			place = name
+		}
+		f, known := byKey[key]
+		if !known {
+			problems = append(problems, Problem{place, key, "unknown key" + nearest(key, fields)})
+			continue
+		}
+		s, err := plain(value)
+		if err == nil {
+			if f.path && s != "" && !filepath.IsAbs(s) {
+				s = filepath.Join(dir, s)
+			}
+			err = f.set(s)
+		}
+		if err != nil {
+			problems = append(problems, Problem{place, key, err.Error()})
+			continue
+		}
+		c.origins[key] = place
+	}
+	problems = append(problems, c.environment(environ, fields)...)
+	if len(problems) == 0 {
+		problems = c.check(name)
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return c, nil
+}
+
+func (c *Config) environment(environ []string, fields []field) (problems Problems) {
+	for _, f := range fields {
+		variable := "VAUBAN_" + strings.ToUpper(strings.ReplaceAll(f.key, ".", "_"))
+		for _, e := range environ {
+			name, value, _ := strings.Cut(e, "=")
+			if name != variable {
+				continue
+			}
+			if err := f.set(value); err != nil {
+				problems = append(problems, Problem{"$" + variable, f.key, err.Error()})
+				continue
+			}
+			c.origins[f.key] = "$" + variable
+		}
+	}
+	return problems
+}
+
+// check judges the values together.
+func (c *Config) check(name string) (problems Problems) {
+	missing := func(key, text string) { problems = append(problems, Problem{name, key, text}) }
+	if c.MasterKey == "" {
+		missing("master_key", "required: the file that holds the master key; it is made when it is missing")
+	}
+	if c.PKI == "" {
+		missing("pki", "required: the folder of the installation's certificates; they are made when it is empty")
+	}
+	switch c.Store.Kind {
+	case "sqlite":
+		if c.Store.Path == "" {
+			missing("store.path", "required with store.kind \"sqlite\": the database file")
+		}
+	case "postgres":
+		if c.Store.URLFile == "" {
+			missing("store.url_file", "required with store.kind \"postgres\": a file that holds postgres://user:password@host/database")
+		}
+	}
+	if (c.Bus.Dir == "") == (c.Bus.URLs == "") {
+		missing("bus", "set either bus.dir, for an embedded log, or bus.urls, for NATS servers")
+	}
+	if c.Hostname == "" {
+		missing("hostname", "required: the name devices and programs use")
+	}
+	return problems
+}
+
+// Value is one key with where its value comes from.
+type Value struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"` // as the file would have it
+	Origin string `json:"origin"`
+}
+
+// Values lists every key in the order of the documentation.
+func (c *Config) Values() []Value {
+	var vs []Value
+	for _, f := range c.fields() {
+		origin := c.origins[f.key]
+		if origin == "" {
+			origin = "default"
+		}
+		vs = append(vs, Value{f.key, f.show(), origin})
+	}
+	return vs
+}
+
+func flatten(prefix string, table map[string]any, into map[string]any) {
+	for k, v := range table {
+		if sub, ok := v.(map[string]any); ok {
+			flatten(prefix+k+".", sub, into)
+		} else {
+			into[prefix+k] = v
+		}
+	}
+}
+
+func sortedKeys(m map[string]any) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func plain(v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case int64:
+		return strconv.FormatInt(v, 10), nil
+	}
+	return "", fmt.Errorf("want a text or a number, not %v", v)
+}
+
+// positions finds the line and column of every key.
+func positions(name string, text []byte) map[string]string {
+	found := map[string]string{}
+	var p unstable.Parser
+	p.Reset(text)
+	table := ""
+	for p.NextExpression() {
+		e := p.Expression()
+		var parts []string
+		var at unstable.Position
+		for it := e.Key(); it.Next(); {
+			if len(parts) == 0 {
+				at = p.Shape(it.Node().Raw).Start
+			}
+			parts = append(parts, string(it.Node().Data))
+		}
+		key := strings.Join(parts, ".")
+		switch e.Kind {
+		case unstable.Table, unstable.ArrayTable:
+			table = key + "."
+		case unstable.KeyValue:
+			found[table+key] = fmt.Sprintf("%s:%d:%d", name, at.Line, at.Column)
+		}
+	}
+	return found
+}
+
+// nearest suggests the known key that differs least.
+func nearest(key string, fields []field) string {
+	best, least := "", 4
+	for _, f := range fields {
+		if d := distance(key, f.key); d < least {
+			best, least = f.key, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// distance is how many letters must change (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

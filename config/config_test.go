@@ -1,0 +1,99 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const good = `
+hostname = "hub.plant.example"
+listen = "0.0.0.0"
+master_key = "secrets/master.key"
+pki = "/var/lib/vauban/pki"
+
+[store]
+kind = "postgres"
+url_file = "secrets/postgres"
+
+[bus]
+urls = "nats://a:4222,nats://b:4222"
+replicas = 3
+
+[log]
+level = "warn"
+`
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "vauban.toml")
+	if err := os.WriteFile(path, []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path, []string{"VAUBAN_MQTT_PORT=1883", "VAUBAN_LOG_FORMAT=json", "HOME=/root"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Hostname != "hub.plant.example" || c.MQTTPort != 1883 || c.HTTPSPort != 443 || c.Store.Kind != "postgres" || c.Bus.Replicas != 3 || c.Log.Format != "json" {
+		t.Errorf("loaded %+v", c)
+	}
+	if want := filepath.Join(dir, "secrets/postgres"); c.Store.URLFile != want || c.PKI != "/var/lib/vauban/pki" {
+		t.Errorf("paths are %q and %q, want the first relative to the file: %q", c.Store.URLFile, c.PKI, want)
+	}
+	origins := map[string]string{}
+	for _, v := range c.Values() {
+		origins[v.Key] = v.Value + " " + v.Origin
+	}
+	for key, want := range map[string]string{
+		"mqtt_port": "1883 $VAUBAN_MQTT_PORT", "https_port": "443 default", "bus.replicas": "3 " + path + ":13:1",
+		"log.level": `"warn" ` + path + ":16:1", "listen": `"0.0.0.0" ` + path + ":3:1",
+	} {
+		if origins[key] != want {
+			t.Errorf("%s is %s, want %s", key, origins[key], want)
+		}
+	}
+}
+
+// Every bad file in testdata has its complaints in its first comment lines.
+func TestLoad_Refuses(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.bad.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no bad files: %v", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for line := range strings.Lines(string(text)) {
+			w, ok := strings.CutPrefix(strings.TrimSpace(line), "#! ")
+			if ok {
+				want = append(want, w)
+			}
+		}
+		_, err = parse(filepath.Base(file), "/etc/vauban", text, nil)
+		if err == nil || err.Error() != strings.Join(want, "\n") {
+			t.Errorf("%s: got\n%v\nwant\n%s", file, err, strings.Join(want, "\n"))
+		}
+	}
+	if _, err := parse("f", "/", []byte(good), []string{"VAUBAN_MQTT_PORT=many", "VAUBAN_STORE_KIND=x"}); err == nil ||
+		err.Error() != "$VAUBAN_MQTT_PORT: mqtt_port: want a whole number\n$VAUBAN_STORE_KIND: store.kind: unknown word \"x\" (want \"sqlite\" or \"postgres\")" {
+		t.Errorf("a bad environment: got %v", err)
+	}
+	if _, err := Load(filepath.Join(t.TempDir(), "none.toml"), nil); err == nil || !strings.Contains(err.Error(), "name one with --config") {
+		t.Errorf("a missing file: got %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("[store]\nkind = 1\n[[bus]]\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := parse("f.toml", "/etc", text, nil)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("config %v with error %v", c, err)
+		}
+	})
+}

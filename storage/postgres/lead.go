@@ -1,0 +1,57 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// leadPeriod is how often a waiting node asks for the lead, and a leading one whether it still has it.
+const leadPeriod = 500 * time.Millisecond
+
+// lead implements sqlstore.Backend: the lead is an advisory lock of one connection, so it is free as soon as
+// the leader's connection is gone, however that happened.
+func (p *pool) lead(ctx context.Context, name string, run func(context.Context) error) error {
+	conn, err := p.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("store: lead %s: %w", name, err)
+	}
+	defer conn.Close()
+	tick := time.NewTicker(leadPeriod)
+	defer tick.Stop()
+	for {
+		var got bool
+		if err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1, hashtext($2))", lockSpace, "lead "+name).Scan(&got); err != nil {
+			return fmt.Errorf("store: lead %s: %w", name, err)
+		}
+		if got {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	leading, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- run(leading) }()
+	for {
+		select {
+		case err := <-done:
+			_, uerr := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, hashtext($2))", lockSpace, "lead "+name)
+			if err == nil && uerr != nil {
+				err = fmt.Errorf("store: end the lead of %s: %w", name, uerr)
+			}
+			return err
+		case <-tick.C:
+			if err := conn.PingContext(ctx); err != nil && ctx.Err() == nil {
+				// Another node may lead already. Ours ends before we return.
+				stop()
+				<-done
+				return fmt.Errorf("store: the lead of %s is lost: %w", name, err)
+			}
+		}
+	}
+}
