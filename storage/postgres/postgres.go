@@ -69,6 +69,7 @@ func Open(ctx context.Context, cfg Config) (*sqlstore.Store, error) {
 			_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1, hashtext($2))", lockSpace, name)
 			return err
 		},
+		Compare:   compare,
 		Lead:      p.lead,
 		BatchRows: 128,
 		Classify:  classify,

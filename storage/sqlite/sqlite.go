@@ -118,7 +118,7 @@ func open(ctx context.Context, path string, readers int, log *slog.Logger) (b sq
 		Write:     w.write,
 		BatchRows: 1, // a call costs nothing here, and parameters are bound in quadratic time
 		Classify:  classify,
-		Extract:   func(column, path string) string { return "json_extract(" + column + ", " + path + ")" },
+		Compare:   compare,
 		Close: func() error {
 			w.close()
 			// The writer's connection goes last: the last one to close empties the WAL.

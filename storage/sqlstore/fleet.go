@@ -110,8 +110,8 @@ func (q *selection) byTag(path query.Path, values []query.Value) bool {
 	return true
 }
 
-// compare narrows a scan by a comparison inside a JSON column.
-func (q *selection) compare(extract func(column, path string) string, path query.Path, op string, v query.Value) {
+// compare narrows a scan by a comparison inside a JSON column. It reports whether it did.
+func (s *Store) compare(q *selection, path query.Path, op string, v query.Value) bool {
 	column := ""
 	switch {
 	case len(path) > 2 && path[0].Name == "properties" && (path[1].Name == "desired" || path[1].Name == "reported"):
@@ -119,35 +119,28 @@ func (q *selection) compare(extract func(column, path string) string, path query
 	case len(path) > 1 && path[0].Name == "tags":
 		column, path = "t.tags", path[1:]
 	default:
-		return
+		return false
 	}
-	where := "$"
-	for _, s := range path {
-		if s.Name == "" || strings.ContainsAny(s.Name, "\"\\\x00") || s.Name[0] == '$' {
-			return
+	var names []string
+	for _, step := range path {
+		// $version and $metadata are no members of the column; names with these characters are never keys of a twin.
+		if step.Name == "" || strings.ContainsAny(step.Name, "$.\"\\\x00") {
+			return false
 		}
-		where += `."` + s.Name + `"`
+		names = append(names, step.Name)
 	}
-	var constant any
-	switch v.Kind {
-	case query.String:
-		text, _ := v.Str()
-		if strings.IndexByte(text, 0) >= 0 {
-			return
-		}
-		constant = text
-	case query.Number:
-		constant, _ = v.Num()
-	case query.Bool:
-		constant = 0 // json_extract gives 1 and 0
-		if v.True() {
-			constant = 1
-		}
-	default:
-		return
+	if text, ok := v.Str(); ok && (len(text) > maxConstant || strings.IndexByte(text, 0) >= 0) {
+		return false
 	}
-	q.where = append(q.where, extract(column, q.arg(where))+" "+op+" "+q.arg(constant))
+	condition, ok := s.b.Compare(column, names, op, v, q.arg)
+	if ok {
+		q.where = append(q.where, condition)
+	}
+	return ok
 }
+
+// maxConstant bounds the text that a database compares with.
+const maxConstant = 1 << 10
 
 // narrow uses what a condition says for certain.
 func (s *Store) narrow(q *selection, where query.Expr) {
@@ -175,10 +168,8 @@ func (s *Store) narrow(q *selection, where query.Expr) {
 				continue
 			}
 		}
-		if s.b.Extract != nil && len(values) == 1 && op != "IN" && comparisons < maxComparisons {
-			before := len(q.where)
-			q.compare(s.b.Extract, path, op, values[0])
-			comparisons += len(q.where) - before
+		if len(values) == 1 && op != "IN" && comparisons < maxComparisons && s.compare(q, path, op, values[0]) {
+			comparisons++
 		}
 	}
 }

@@ -34,6 +34,7 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/query"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/internal/secret"
@@ -71,9 +72,10 @@ type Backend struct {
 	Serialize func(ctx context.Context, tx Conn, name string) error
 	// Lead runs run on one node at a time; nil when there is one node only. See [Store.Lead].
 	Lead func(ctx context.Context, name string, run func(context.Context) error) error
-	// Extract is an SQL expression for the value at a path in a column of JSON text, as SQLite's
-	// json_extract gives it; nil when the database cannot do it for every text we keep.
-	Extract func(column, path string) string
+	// Compare is an SQL condition that is true for every row in whose column of JSON text the value at the path of names
+	// compares with v by op (=, <, <=, > or >=); it may be true for others. ok is false when there is none.
+	// param makes a parameter of a value.
+	Compare func(column string, names []string, op string, v query.Value, param func(any) string) (condition string, ok bool)
 	// BatchRows is how many rows a bulk statement carries.
 	BatchRows int
 	// Classify gives an error of the database its fault kind; it returns others unchanged.
