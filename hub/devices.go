@@ -134,7 +134,11 @@ func (h *Hub) Invoke(ctx context.Context, id iot.ID, m command.Method) (command.
 	if _, err := h.cfg.Registry.Identity(ctx, id); err != nil {
 		return command.Result{}, err
 	}
-	return h.cfg.Router.Invoke(ctx, id, m)
+	res, err := h.cfg.Router.Invoke(ctx, id, m)
+	if err == nil && len(res.Payload) > maxMethodPayload {
+		return command.Result{}, fault.New(fault.BadDeviceResponse, "the device answered with %d bytes, %d are allowed", len(res.Payload), maxMethodPayload)
+	}
+	return res, err
 }
 
 // plainMethodName refuses what would change the topic a method travels on.
@@ -150,7 +154,9 @@ func plainMethodName(s string) bool {
 // Limits of cloud-to-device messages (hub-device §7).
 const (
 	maxMail     = 64 << 10
+	maxMailBag  = 60 << 10 // properties as they stand in an MQTT topic, which has 64 KiB less one byte
 	maxQueue    = 50
+	maxDelivery = 10 // a message abandoned so often is dead
 	defaultLife = time.Hour
 	maxLife     = 48 * time.Hour
 )
@@ -164,6 +170,9 @@ func (h *Hub) Send(ctx context.Context, m iot.Mail) (string, error) {
 	}
 	if size := mailSize(m); size > maxMail {
 		return "", fault.New(fault.TooLarge, "the message has %d bytes, %d are allowed", size, maxMail)
+	}
+	if size := len(bag.Append(bag.Append(nil, m.System), m.Properties)); size > maxMailBag {
+		return "", fault.New(fault.TooLarge, "the properties take %d bytes in a topic, %d are allowed", size, maxMailBag)
 	}
 	switch m.Ack {
 	case "":
@@ -227,10 +236,10 @@ func (h *Hub) Assign(ctx context.Context, a Assignment) (created bool, err error
 	if _, err := h.cfg.Registry.Update(ctx, a.ID, nil, registry.Change{Authentication: &auth, Edge: &a.Edge}); err != nil {
 		return false, err
 	}
-	if a.ResetTwin {
-		replace := initial
-		replace.HasTags, replace.HasDesired = true, true
-		_, _, err = h.ReplaceTwin(ctx, a.ID, nil, replace)
+	if !a.ResetTwin {
+		return false, nil
 	}
+	initial.HasTags, initial.HasDesired = true, true
+	_, _, err = h.ReplaceTwin(ctx, a.ID, nil, initial)
 	return false, err
 }

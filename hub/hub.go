@@ -10,13 +10,18 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
 	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/hub/upload"
+	"github.com/vauban-iot/vauban/iot"
 )
 
 // Config is what a hub stands on. All fields are required unless they say otherwise.
@@ -26,10 +31,14 @@ type Config struct {
 	Registry *registry.Registry
 	Presence PresenceStore
 	Twins    twin.Store
+	Fleet    *fleet.Fleet
 	Mailbox  command.Mailbox
+	Notices  notice.Store
+	Uploads  *upload.Service // nil: devices may not store files
 	Sessions command.Sessions
 	Intake   *telemetry.Intake
 	Router   *command.Router
+	Node     string // tells this server from others on the same store; empty when there are none
 	// Authorities returns the CAs whose certificates prove devices of type certificateAuthority.
 	Authorities func(ctx context.Context) ([]*x509.Certificate, error)
 	Now         func() time.Time // nil: time.Now
@@ -39,7 +48,8 @@ type Config struct {
 // PresenceStore records who is connected.
 type PresenceStore interface {
 	SetPresence(ctx context.Context, ps []registry.Presence) error
-	ResetPresence(ctx context.Context, now time.Time) error
+	ResetPresence(ctx context.Context, node string, now time.Time) error
+	KeepNode(ctx context.Context, node string, now, dead time.Time) ([]string, error)
 }
 
 // Hub is one IoT Hub.
@@ -48,18 +58,23 @@ type Hub struct {
 	log *slog.Logger
 	now func() time.Time
 
-	seed  maphash.Seed
-	locks [256]sync.Mutex // order desired updates of one device: see orderDesired
+	seed     maphash.Seed
+	locks    [256]sync.Mutex   // order desired updates of one device: see orderDesired
+	changing [256]sync.RWMutex // held while one device's session changes hands: see handover
+
+	resetMu sync.Mutex
+	reset   atomic.Bool // presence left by an earlier run is gone
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
+	visits   map[iot.ID]time.Time // when devices without a session were here since saveActivity ran; nil: none
 }
 
 // New returns a hub. Run must be called for it to keep presence and expire messages.
 func New(cfg Config) (*Hub, error) {
 	switch {
-	case len(cfg.Hosts) == 0, cfg.Guard == nil, cfg.Registry == nil, cfg.Presence == nil, cfg.Twins == nil,
-		cfg.Mailbox == nil, cfg.Sessions == nil, cfg.Intake == nil, cfg.Router == nil, cfg.Authorities == nil:
+	case len(cfg.Hosts) == 0, cfg.Guard == nil, cfg.Registry == nil, cfg.Presence == nil, cfg.Twins == nil, cfg.Fleet == nil,
+		cfg.Mailbox == nil, cfg.Notices == nil, cfg.Sessions == nil, cfg.Intake == nil, cfg.Router == nil, cfg.Authorities == nil:
 		return nil, errors.New("hub: incomplete configuration")
 	}
 	if cfg.Now == nil {
@@ -77,30 +92,70 @@ func (h *Hub) Host() string { return h.cfg.Hosts[0] }
 const (
 	activityPeriod = 5 * time.Second // how late lastActivityTime may be
 	expiryPeriod   = 30 * time.Second
+	beatPeriod     = 5 * time.Second
+	deadAfter      = 4 * beatPeriod // a server that pauses for a moment keeps its devices
 )
 
 // Run keeps what time changes: last activity and expired messages. Everything that was
 // connected when the hub last stopped is marked disconnected first.
 func (h *Hub) Run(ctx context.Context) error {
-	if err := h.cfg.Presence.ResetPresence(ctx, h.now()); err != nil {
+	if err := h.resetPresence(ctx); err != nil {
 		return err
 	}
 	activity := time.NewTicker(activityPeriod)
 	defer activity.Stop()
 	expiry := time.NewTicker(expiryPeriod)
 	defer expiry.Stop()
+	beat := time.NewTicker(beatPeriod)
+	defer beat.Stop()
+	h.keepNode(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-beat.C:
+			h.keepNode(ctx)
 		case <-activity.C:
 			h.saveActivity(ctx)
 		case <-expiry.C:
-			if _, err := h.cfg.Mailbox.Expire(ctx, h.now()); err != nil && ctx.Err() == nil {
-				h.log.Error("expired messages not removed", "err", err)
-			}
+			h.expire(ctx)
 		}
 	}
+}
+
+// keepNode tells other servers that this one lives, and speaks for those that do not.
+func (h *Hub) keepNode(ctx context.Context) {
+	now := h.now()
+	gone, err := h.cfg.Presence.KeepNode(ctx, h.cfg.Node, now, now.Add(-deadAfter))
+	if err != nil && ctx.Err() == nil {
+		h.log.Error("this server cannot tell others that it lives", "node", h.cfg.Node, "err", err)
+	}
+	for _, node := range gone {
+		h.log.Warn("a server is gone; its devices count as disconnected", "node", node)
+	}
+}
+
+// resetPresence runs once, before the first session opens: later it would undo what sessions wrote.
+func (h *Hub) resetPresence(ctx context.Context) error {
+	if h.reset.Load() {
+		return nil
+	}
+	h.resetMu.Lock()
+	defer h.resetMu.Unlock()
+	if h.reset.Load() {
+		return nil
+	}
+	if err := h.cfg.Presence.ResetPresence(ctx, h.cfg.Node, h.now()); err != nil {
+		return err
+	}
+	h.reset.Store(true)
+	return nil
+}
+
+// handover is the lock of id's session: held for writing while one begins or ends, for reading
+// while one changes what the next would find.
+func (h *Hub) handover(id iot.ID) *sync.RWMutex {
+	return &h.changing[maphash.Comparable(h.seed, id)%uint64(len(h.changing))]
 }
 
 func (h *Hub) saveActivity(ctx context.Context) {
@@ -111,6 +166,10 @@ func (h *Hub) saveActivity(ctx context.Context) {
 			ps = append(ps, registry.Presence{ID: s.id, Activity: time.UnixMicro(at).UTC()})
 		}
 	}
+	for id, at := range h.visits {
+		ps = append(ps, registry.Presence{ID: id, Activity: at})
+	}
+	h.visits = nil
 	h.mu.Unlock()
 	if len(ps) == 0 {
 		return

@@ -36,6 +36,9 @@ const tokenGrace = 10 * time.Minute
 // Connect authenticates a device and opens its session. Its failures are
 // fault.Unauthorized, whatever was wrong with the credentials, and fault.Disabled.
 func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, link iot.Link) (iot.Opened, error) {
+	if err := h.resetPresence(ctx); err != nil {
+		return iot.Opened{}, err
+	}
 	p, err := h.authenticate(ctx, c)
 	if err != nil {
 		return iot.Opened{}, err
@@ -44,40 +47,64 @@ func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, 
 		hub: h, id: c.ID, link: link, persistent: !want.Clean, modelID: c.ModelID,
 		generation: p.identity.Generation, authMethod: p.method,
 	}
-	var opened iot.Opened
-	if want.Clean {
-		err = h.cfg.Sessions.DropSession(ctx, c.ID)
-	} else {
-		opened.Subscriptions, opened.Present, err = h.cfg.Sessions.Session(ctx, c.ID)
-		if err == nil && !opened.Present {
-			err = h.cfg.Sessions.SaveSession(ctx, c.ID, nil)
-		}
-	}
-	if err != nil {
-		return iot.Opened{}, err
-	}
 	if err := h.announceModel(ctx, s); err != nil {
 		return iot.Opened{}, err
 	}
+	lock := h.handover(c.ID)
+	lock.Lock()
+	defer lock.Unlock()
 	if s.route, err = h.cfg.Router.Attach(c.ID, link); err != nil {
 		return iot.Opened{}, err
 	}
-	connected := true
-	now := h.now()
-	if err := h.cfg.Presence.SetPresence(ctx, []registry.Presence{{ID: c.ID, Connected: &connected, Time: now, Activity: now}}); err != nil {
+	opened, err := s.open(ctx, want)
+	if err != nil {
 		s.route.Detach()
 		return iot.Opened{}, err
 	}
 	if !p.expires.IsZero() {
-		s.expiry = time.AfterFunc(p.expires.Add(tokenGrace).Sub(now), func() {
+		s.expiry = time.AfterFunc(p.expires.Add(tokenGrace).Sub(h.now()), func() {
 			link.Close(fault.New(fault.Unauthorized, "the token expired"))
 		})
 	}
 	h.mu.Lock()
 	h.sessions[s] = struct{}{}
 	h.mu.Unlock()
-	opened.Session = s
 	return opened, nil
+}
+
+// open prepares what a session that has its route needs. The lock of handover must be held.
+func (s *session) open(ctx context.Context, want iot.Opening) (opened iot.Opened, err error) {
+	h := s.hub
+	// From here on a change of the identity reaches the link. One that came before may have
+	// been missed between the proof and the route.
+	switch d, err := h.cfg.Registry.Identity(ctx, s.id); {
+	case fault.Is(err, fault.NotFound):
+		return opened, fault.Wrap(fault.Unauthorized, err, "the device is not registered any more")
+	case err != nil:
+		return opened, err
+	case d.Status == registry.Disabled:
+		return opened, fault.New(fault.Disabled, "the device is disabled")
+	}
+	if want.Clean {
+		err = h.cfg.Sessions.DropSession(ctx, s.id)
+	} else {
+		opened.Subscriptions, opened.Present, err = h.cfg.Sessions.Session(ctx, s.id)
+		if err == nil && !opened.Present {
+			err = h.cfg.Sessions.SaveSession(ctx, s.id, nil)
+		}
+	}
+	if err != nil {
+		return opened, err
+	}
+	// Messages that an earlier session took and did not settle come again, at once: that session
+	// was taken over, or the server crashed (hub-device §2.4).
+	if err := h.cfg.Mailbox.Release(ctx, s.id); err != nil {
+		return opened, err
+	}
+	connected := true
+	now := h.now()
+	opened.Session = s
+	return opened, h.cfg.Presence.SetPresence(ctx, []registry.Presence{{ID: s.id, Node: h.cfg.Node, Connected: &connected, Time: now, Activity: now}})
 }
 
 // announceModel writes the plug and play model of the CONNECT to the twin (hub-device §3.11).
@@ -138,19 +165,31 @@ const mailLock = time.Minute
 
 // Mail implements iot.Session.
 func (s *session) Mail(ctx context.Context, n int) ([]iot.Mail, error) {
+	lock := s.hub.handover(s.id)
+	lock.RLock()
+	defer lock.RUnlock()
+	if !s.route.Current() {
+		return nil, nil // the messages are for the session that took over
+	}
 	now := s.hub.now()
 	return s.hub.cfg.Mailbox.Lock(ctx, s.id, n, now, now.Add(mailLock))
 }
 
 // Settle implements iot.Session.
 func (s *session) Settle(ctx context.Context, lockToken string) error {
-	return s.hub.cfg.Mailbox.Complete(ctx, s.id, lockToken)
+	return s.hub.cfg.Mailbox.Settle(ctx, s.id, lockToken, iot.Completed, maxDelivery, s.hub.now())
 }
 
 // SaveSubscriptions implements iot.Session.
 func (s *session) SaveSubscriptions(ctx context.Context, subs []iot.Subscription) error {
 	if !s.persistent {
 		return nil
+	}
+	lock := s.hub.handover(s.id)
+	lock.RLock()
+	defer lock.RUnlock()
+	if !s.route.Current() {
+		return nil // the session that took over has its own
 	}
 	return s.hub.cfg.Sessions.SaveSession(ctx, s.id, subs)
 }
@@ -164,12 +203,15 @@ func (s *session) End(ctx context.Context) {
 	h.mu.Lock()
 	delete(h.sessions, s)
 	h.mu.Unlock()
+	lock := h.handover(s.id)
+	lock.Lock()
+	defer lock.Unlock()
 	if !s.route.Detach() {
 		return // the identity has a newer session, whose presence stands
 	}
 	now := h.now()
 	connected := false
-	p := registry.Presence{ID: s.id, Connected: &connected, Time: now}
+	p := registry.Presence{ID: s.id, Node: h.cfg.Node, Connected: &connected, Time: now}
 	if at := s.activity.Load(); at != 0 {
 		p.Activity = time.UnixMicro(at).UTC()
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"syscall"
@@ -72,6 +73,7 @@ type conn struct {
 	mu       sync.Mutex
 	progress sync.Cond // signalled when unacked, work or output shrink; L is &mu
 	cause    error     // why the connection ends; nil while it lives
+	shutDown bool      // nothing can be written any more
 	out      []byte
 	writing  bool
 	acks     []ack // PUBACKs owed, in the order of the PUBLISHes (hub-device §2.6)
@@ -202,14 +204,25 @@ func (c *conn) serve(ctx context.Context) {
 	c.end(cause)
 	c.mu.Lock()
 	cause = c.cause
+	orderly := c.writable()
 	c.mu.Unlock()
-	if errors.Is(cause, errStopping) || errors.Is(cause, errDisconnect) {
-		c.drain()
+	if !orderly {
+		c.shut() // at once: a device that was taken over must see it
 	}
+	c.drain(orderly)
 	c.dialect.ended(cause)
 	c.shut()
 	c.srv.cfg.Metrics.closed(cause)
-	c.srv.log.Debug("connection closed", "head", "mqtt", "device", c.name, "err", cause)
+	c.srv.log.Log(ctx, closeLevel(cause), "connection closed", "head", "mqtt", "device", c.name,
+		"remote", c.raw.RemoteAddr().String(), "kind", fault.KindOf(cause).String(), "err", cause)
+}
+
+// closeLevel tells the ordinary ends of a connection from those an operator asks about.
+func closeLevel(cause error) slog.Level {
+	if errors.Is(cause, errDisconnect) || errors.Is(cause, errStopping) || fault.Is(cause, fault.ConnectionClosed) {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // end records why the connection is over and wakes its reader. The first cause stays.
@@ -224,10 +237,13 @@ func (c *conn) end(cause error) {
 	c.progress.Broadcast()
 }
 
-// drain waits until what was accepted is acknowledged and written.
-func (c *conn) drain() {
+// drain waits until what the device asked for is done and, when the end is an orderly one, what
+// was accepted is acknowledged and written. It gives up after drainTimeout.
+func (c *conn) drain(orderly bool) {
+	gaveUp := false
 	timer := time.AfterFunc(drainTimeout, func() {
 		c.mu.Lock()
+		gaveUp = true
 		c.acks, c.work = nil, nil
 		c.progress.Broadcast()
 		c.mu.Unlock()
@@ -235,7 +251,7 @@ func (c *conn) drain() {
 	defer timer.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.acks) > 0 || len(c.work) > 0 || c.working || c.writing {
+	for !gaveUp && (len(c.work) > 0 || c.working || orderly && (len(c.acks) > 0 || c.writing)) {
 		c.progress.Wait()
 	}
 }
@@ -243,9 +259,7 @@ func (c *conn) drain() {
 // shut closes the connection with a close_notify.
 func (c *conn) shut() {
 	c.mu.Lock()
-	if c.cause == nil {
-		c.cause = errDisconnect
-	}
+	c.shutDown = true
 	c.out = nil
 	c.mu.Unlock()
 	_ = c.tls.Close() // the peer may have closed first
@@ -438,18 +452,19 @@ func (c *conn) Acked(token uint64, err error) {
 // writable reports whether the device may still be told something: the connection lives, or
 // ends in an orderly way. c.mu must be held.
 func (c *conn) writable() bool {
-	return c.cause == nil || errors.Is(c.cause, errStopping) || errors.Is(c.cause, errDisconnect)
+	return !c.shutDown && (c.cause == nil || errors.Is(c.cause, errStopping) || errors.Is(c.cause, errDisconnect))
 }
 
-// write appends to the output and sees that it is written.
-func (c *conn) write(appendTo func([]byte) []byte) {
+// write appends to the output and sees that it is written. It is false when the connection is over.
+func (c *conn) write(appendTo func([]byte) []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.writable() {
-		return
+		return false
 	}
 	c.out = appendTo(c.out)
 	c.flushLocked()
+	return true
 }
 
 // flushLocked starts a writer if there is none. c.mu must be held.
@@ -462,7 +477,7 @@ func (c *conn) flushLocked() {
 		return
 	}
 	c.writing = true
-	go c.writer()
+	c.srv.wg.Go(c.writer)
 }
 
 // writer writes until there is nothing left.
@@ -513,7 +528,7 @@ func (c *conn) do(f func()) error {
 	c.work = append(c.work, f)
 	if !c.working {
 		c.working = true
-		go c.worker()
+		c.srv.wg.Go(c.worker)
 	}
 	return nil
 }

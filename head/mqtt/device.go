@@ -36,6 +36,8 @@ type device struct {
 	again   bool                              // and another one is due
 }
 
+var errLeft = fault.New(fault.ConnectionClosed, "the device left before it answered")
+
 type call struct {
 	reply func(status int, payload []byte, err error)
 	until time.Time
@@ -148,13 +150,13 @@ func fill(m *iot.Message, text string) error {
 		return err
 	}
 	for _, p := range props {
-		if stamped(p.Name) {
-			continue
-		}
-		if name, ok := topic.SystemName(p.Name); ok {
+		name, system := topic.SystemName(p.Name)
+		switch {
+		case stamped(p.Name), system && stamped(name): // $.cdid is a stamp, too
+		case system:
 			p.Name = name
 			m.System = append(m.System, p)
-		} else {
+		default:
 			m.Properties = append(m.Properties, p)
 		}
 	}
@@ -288,9 +290,9 @@ func (d *device) subscribe(id uint16, subs []wire.Subscription) error {
 		d.mu.Lock()
 		for i, s := range subs {
 			codes[i] = min(s.QoS, 1)
-			d.remember(s.Filter, codes[i])
 			if f := topic.ParseFilter(s.Filter); f.Kind != topic.FilterUnknown {
 				d.granted[f.Kind] = int8(codes[i])
+				d.remember(s.Filter, codes[i])
 			} else {
 				d.c.srv.log.Debug("unknown subscription granted without effect", "device", d.c.name, "filter", s.Filter)
 			}
@@ -306,9 +308,8 @@ func (d *device) subscribe(id uint16, subs []wire.Subscription) error {
 	})
 }
 
-// maxFilters bounds what a session remembers; a device needs seven (hub-device §2.8).
-const maxFilters = 32
-
+// remember keeps a filter for the stored session. Only filters with a meaning come here, and
+// there are no more than ten spellings of them. d.mu must be held.
 func (d *device) remember(filter string, qos byte) {
 	for i := range d.filters {
 		if d.filters[i].Filter == filter {
@@ -316,24 +317,34 @@ func (d *device) remember(filter string, qos byte) {
 			return
 		}
 	}
-	if len(d.filters) < maxFilters {
-		d.filters = append(d.filters, iot.Subscription{Filter: filter, QoS: qos})
+	d.filters = append(d.filters, iot.Subscription{Filter: filter, QoS: qos})
+}
+
+// forget drops a filter. What it stood for stays subscribed while another spelling of it is left. d.mu must be held.
+func (d *device) forget(filter string) {
+	kind := topic.ParseFilter(filter).Kind
+	if kind == topic.FilterUnknown {
+		return
 	}
+	var left []iot.Subscription
+	d.granted[kind] = -1
+	for _, s := range d.filters {
+		if s.Filter == filter {
+			continue
+		}
+		left = append(left, s)
+		if topic.ParseFilter(s.Filter).Kind == kind {
+			d.granted[kind] = int8(s.QoS)
+		}
+	}
+	d.filters = left
 }
 
 func (d *device) unsubscribe(id uint16, filters []string) error {
 	return d.c.do(func() {
 		d.mu.Lock()
 		for _, f := range filters {
-			for i := range d.filters {
-				if d.filters[i].Filter == f {
-					d.filters = append(d.filters[:i:i], d.filters[i+1:]...)
-					break
-				}
-			}
-			if k := topic.ParseFilter(f).Kind; k != topic.FilterUnknown {
-				d.granted[k] = -1
-			}
+			d.forget(f)
 		}
 		left := append([]iot.Subscription(nil), d.filters...)
 		d.mu.Unlock()
@@ -364,6 +375,11 @@ const maxRID = 0xfffff
 func (d *device) Method(name string, payload []byte, reply func(int, []byte, error)) {
 	now := time.Now()
 	d.mu.Lock()
+	if d.ctx.Err() != nil {
+		d.mu.Unlock()
+		reply(0, nil, errLeft)
+		return
+	}
 	if d.granted[topic.FilterMethods] < 0 {
 		d.mu.Unlock()
 		reply(0, nil, fault.New(fault.NotOnline, "the device does not listen for direct methods"))
@@ -418,10 +434,13 @@ const maxMail = 10
 func (d *device) MailWaits() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.ctx.Err() != nil {
+		return // the connection is over, and nothing may be started any more
+	}
 	d.again = true
 	if !d.pulling {
 		d.pulling = true
-		go d.pull()
+		d.c.srv.wg.Go(d.pull)
 	}
 }
 
@@ -465,8 +484,8 @@ func (d *device) deliver(m *iot.Mail) {
 		d.mail[p.PacketID] = m.LockToken
 	}
 	d.mu.Unlock()
-	d.c.write(func(b []byte) []byte { return wire.AppendPublish(b, &p) })
-	if qos <= 0 {
+	written := d.c.write(func(b []byte) []byte { return wire.AppendPublish(b, &p) })
+	if written && qos <= 0 {
 		d.settle(m.LockToken) // QoS 0: completed when written (hub-device §3.5)
 	}
 }
@@ -483,7 +502,7 @@ func mailProperties(m *iot.Mail) []bag.Property {
 	add("$.mid", m.MessageID)
 	for _, p := range m.System {
 		if key, ok := topic.BagKey(p.Name); ok {
-			add(key, p.Value)
+			add(key, systemValue(p))
 		}
 	}
 	if !m.Expires.IsZero() {
@@ -497,6 +516,19 @@ func mailProperties(m *iot.Mail) []bag.Property {
 		add(p.Name, p.Value)
 	}
 	return ps
+}
+
+// systemValue gives the creation time the one form that .NET reads; it closes the connection
+// over any other (hub-device §3.5). A text that is no time is left out.
+func systemValue(p bag.Property) string {
+	if p.Name != "iothub-creation-time-utc" {
+		return p.Value
+	}
+	at, err := time.Parse(time.RFC3339, p.Value)
+	if err != nil {
+		return ""
+	}
+	return iot.FormatTime(at)
 }
 
 func (d *device) puback(id uint16) {
@@ -533,13 +565,13 @@ func (d *device) ended(cause error) {
 		d.session.Telemetry(d.will, willAcker{d}, 0)
 	}
 	d.mu.Lock()
+	d.cancel()
 	calls := d.calls
 	d.calls = nil
 	d.mu.Unlock()
 	for _, c := range calls {
-		c.reply(0, nil, fault.New(fault.ConnectionClosed, "the device left before it answered"))
+		c.reply(0, nil, errLeft)
 	}
-	d.cancel()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), endTimeout)
 	defer cancel()
 	d.session.End(ctx)

@@ -78,8 +78,15 @@ func (h *Head) Owns(segments []string) bool {
 	if ofService(segments) {
 		return true
 	}
-	return len(segments) >= 3 && strings.EqualFold(segments[0], h.core.IDScope()) && strings.EqualFold(segments[1], "registrations")
+	if len(segments) < 3 || !strings.EqualFold(segments[1], "registrations") {
+		return false
+	}
+	// A foreign scope is refused here, in words that provisioning clients read.
+	return strings.EqualFold(segments[0], h.core.IDScope()) || strings.HasPrefix(strings.ToLower(segments[0]), scopePrefix)
 }
+
+// scopePrefix starts the id scopes of Azure (dps §1.2), and no name of the hub's API.
+const scopePrefix = "0ne"
 
 func ofService(segments []string) bool {
 	switch strings.ToLower(segments[0]) {

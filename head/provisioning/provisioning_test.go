@@ -575,6 +575,7 @@ func TestOwns(t *testing.T) {
 		"enrollments": true, "ENROLLMENTGROUPS/query": true, "registrations/d1": true,
 		dpstest.Scope + "/registrations/d1": true, strings.ToUpper(dpstest.Scope) + "/Registrations/d1/register": true,
 		dpstest.Scope + "/registrations": false, dpstest.Scope: false,
+		"0ne0FFFFFFF/registrations/d1/register": true, "other/registrations/d1/register": false,
 	} {
 		var segments []string
 		if path != "" {

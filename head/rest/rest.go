@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/vauban-iot/vauban/fault"
@@ -17,23 +18,41 @@ import (
 // ("/devices%2Fd1", IoT explorer) is decoded once before that. A segment with a
 // broken escape is taken literally.
 func Segments(r *http.Request) []string {
-	raw := strings.TrimPrefix(r.URL.EscapedPath(), "/")
-	if !strings.Contains(raw, "/") && strings.Contains(strings.ToLower(raw), "%2f") {
-		if s, err := url.PathUnescape(raw); err == nil {
-			raw = s
-		}
-	}
-	raw = strings.TrimSuffix(raw, "/")
-	if raw == "" {
-		return nil
-	}
-	segments := strings.Split(raw, "/")
-	for i, s := range segments {
+	raw, _ := split(r)
+	segments := make([]string, len(raw))
+	for i, s := range raw {
+		segments[i] = s
 		if d, err := url.PathUnescape(s); err == nil {
 			segments[i] = d
 		}
 	}
 	return segments
+}
+
+// Literal is the second reading of a path that was encoded as a whole: IoT explorer encodes
+// ids before that for some calls only, so an id with a percent sign may stand as it is
+// (hub-service §0.3). It is nil when there is no second reading.
+func Literal(r *http.Request) []string {
+	raw, whole := split(r)
+	if !whole || slices.Equal(raw, Segments(r)) {
+		return nil
+	}
+	return raw
+}
+
+// split cuts the path into segments that are still encoded, but for the encoding of the whole.
+func split(r *http.Request) (raw []string, whole bool) {
+	path := strings.TrimPrefix(r.URL.EscapedPath(), "/")
+	if !strings.Contains(path, "/") && strings.Contains(strings.ToLower(path), "%2f") {
+		if s, err := url.PathUnescape(path); err == nil {
+			path, whole = s, true
+		}
+	}
+	path = strings.TrimSuffix(path, "/")
+	if path == "" {
+		return nil, whole
+	}
+	return strings.Split(path, "/"), whole
 }
 
 // Is reports whether segments are want, word for word without case; "*" in want is any one segment.

@@ -27,3 +27,21 @@ func TestSegments(t *testing.T) {
 		}
 	}
 }
+
+func TestLiteral(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		path string
+		want []string
+	}{
+		{"/devices/a%2520b", nil},
+		{"/devices%2Fd1", nil},
+		{"/devices%2Fa%2541", []string{"devices", "a%41"}},
+		{"/devices%2Fa%25b", nil}, // a broken escape was taken literally already
+	} {
+		r := httptest.NewRequest("GET", "https://hub"+c.path, nil)
+		if got := Literal(r); !slices.Equal(got, c.want) {
+			t.Errorf("Literal(%q) = %q, want %q", c.path, got, c.want)
+		}
+	}
+}

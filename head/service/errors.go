@@ -3,6 +3,7 @@ package service
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/head/rest"
+	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/internal/nonce"
 )
 
@@ -64,6 +66,12 @@ func codeOf(k fault.Kind) code {
 	}
 }
 
+// methodCodes are the codes that mean something else where a direct method was asked for (hub-service §5.1).
+var methodCodes = map[fault.Kind]code{
+	fault.Throttled:         {403, 403800, "DeviceMaximumInflightMethodExceeded"},
+	fault.BadDeviceResponse: {502, 502000, "InvalidResponseWhileProxying"},
+}
+
 // formA is the error body of everything but direct methods: clients cut Message at
 // its first ";" and want text on both sides (hub-service §2.9).
 type formA struct {
@@ -80,19 +88,39 @@ type formB struct {
 	TimestampUTC string `json:"timestampUtc"`
 }
 
+// levelOf tells our failures from everybody else's: a device that is silent or talks nonsense is not ours.
+func levelOf(err error) slog.Level {
+	switch fault.KindOf(err) {
+	case fault.Internal, fault.Unavailable:
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
 func (h *Head) refuse(q *request, err error, b bool) {
 	c := codeOf(fault.KindOf(err))
+	if m, ok := methodCodes[fault.KindOf(err)]; ok && b {
+		c = m
+	}
 	text := fault.Public(err)
-	if errors.Is(err, errMethodNotAllowed) {
+	switch {
+	case errors.Is(err, errMethodNotAllowed):
 		c, text = code{405, 405000, "GenericMethodNotAllowed"}, "this path does not take "+q.Method
+	case errors.Is(err, registry.ErrDefinedTwice):
+		c = code{400, 400011, "DeviceDefinedMultipleTimes"}
+	case errors.Is(err, errNoRoute):
+		c = code{404, 404000, "GenericNotFound"}
+	case fault.Is(err, fault.NotFound) && q.id().Module != "":
+		c = code{404, 404010, "ModuleNotFound"}
 	}
 	tracking := nonce.New()
 	now := time.Now().UTC()
-	h.log.InfoContext(q.Context(), "service request refused", "head", "service", "method", q.Method, "path", strings.Join(q.segments, "/"),
-		"status", c.status, "code", c.name, "tracking", tracking, "remote", q.RemoteAddr, "err", err)
-	if c.status >= 500 {
-		h.log.ErrorContext(q.Context(), "service request failed", "tracking", tracking, "err", err)
+	level := levelOf(err)
+	if c.status == http.StatusMethodNotAllowed {
+		level = slog.LevelInfo
 	}
+	h.log.Log(q.Context(), level, "service request refused", "head", "service", "method", q.Method, "path", strings.Join(q.segments, "/"),
+		"status", c.status, "code", c.name, "tracking", tracking, "remote", q.RemoteAddr, "err", err)
 	e, ok := errors.AsType[*fault.Error](err)
 	if ok && e.RetryAfter > 0 {
 		q.w.Header().Set("Retry-After", strconv.Itoa(int(e.RetryAfter/time.Second)+1))

@@ -3,6 +3,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/iot"
@@ -35,6 +37,8 @@ type Core interface {
 	ReplaceTwin(ctx context.Context, id iot.ID, match *iot.Match, p twin.Patch) (registry.Identity, twin.Twin, error)
 	Invoke(ctx context.Context, id iot.ID, m command.Method) (command.Result, error)
 	Send(ctx context.Context, m iot.Mail) (string, error)
+	Bulk(ctx context.Context, rows []registry.Entry) []error
+	Query(ctx context.Context, text string, size int, token string) (fleet.Page, error)
 }
 
 // Authorizer checks the Authorization header of a request.
@@ -72,6 +76,7 @@ func Owns(segments []string) bool {
 // Body limits.
 const (
 	maxIdentity = 64 << 10
+	maxBulk     = 4 << 20
 	maxTwin     = 256 << 10
 	maxMethod   = 256 << 10
 	maxMail     = 64 << 10
@@ -82,6 +87,15 @@ type request struct {
 	w        http.ResponseWriter
 	segments []string
 	body     []byte
+}
+
+// id is the identity that the path is about: a device, or a module of one.
+func (q *request) id() iot.ID {
+	id := iot.ID{Device: q.segments[1]}
+	if len(q.segments) > 3 && strings.EqualFold(q.segments[2], "modules") {
+		id.Module = q.segments[3]
+	}
+	return id
 }
 
 func (q *request) match() *iot.Match { return iot.ParseMatch(q.Header.Get("If-Match")) }
@@ -101,6 +115,8 @@ const twinWriteRights = access.ServiceConnect | access.RegistryWrite
 
 var routes = []route{
 	{method: "GET", path: []string{"devices"}, rights: access.RegistryRead, serve: (*Head).list},
+	{method: "POST", path: []string{"devices"}, rights: access.RegistryWrite, limit: maxBulk, serve: (*Head).bulk},
+	{method: "POST", path: []string{"devices", "query"}, rights: twinRights, limit: maxQuery, serve: (*Head).query},
 	{method: "PUT", path: []string{"devices", "*"}, rights: access.RegistryWrite, limit: maxIdentity, serve: (*Head).put},
 	{method: "GET", path: []string{"devices", "*"}, rights: access.RegistryRead, serve: (*Head).get},
 	{method: "DELETE", path: []string{"devices", "*"}, rights: access.RegistryWrite, serve: (*Head).remove},
@@ -111,6 +127,10 @@ var routes = []route{
 	{method: "PATCH", path: []string{"twins", "*"}, rights: twinWriteRights, limit: maxTwin, serve: (*Head).patchTwin},
 	{method: "PUT", path: []string{"twins", "*"}, rights: twinWriteRights, limit: maxTwin, serve: (*Head).replaceTwin},
 	{method: "POST", path: []string{"twins", "*", "methods"}, rights: access.ServiceConnect, limit: maxMethod, serve: (*Head).invoke, formB: true},
+	{method: "GET", path: []string{"twins", "*", "modules", "*"}, rights: twinRights, serve: (*Head).getTwin},
+	{method: "PATCH", path: []string{"twins", "*", "modules", "*"}, rights: twinWriteRights, limit: maxTwin, serve: (*Head).patchTwin},
+	{method: "PUT", path: []string{"twins", "*", "modules", "*"}, rights: twinWriteRights, limit: maxTwin, serve: (*Head).replaceTwin},
+	{method: "POST", path: []string{"twins", "*", "modules", "*", "methods"}, rights: access.ServiceConnect, limit: maxMethod, serve: (*Head).invoke, formB: true},
 }
 
 // ServeHTTP implements http.Handler.
@@ -118,6 +138,10 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &request{Request: r, w: w, segments: rest.Segments(r)}
 	rt, err := find(r.Method, q.segments)
 	if err == nil {
+		err = h.guard.Authorize(r.Header.Get("Authorization"), rt.rights, q.segments...)
+	}
+	if literal := rest.Literal(r); err == nil && literal != nil && h.means(r.Context(), q.segments, literal) {
+		q.segments = literal
 		err = h.guard.Authorize(r.Header.Get("Authorization"), rt.rights, q.segments...)
 	}
 	if err == nil && rt.limit > 0 {
@@ -131,6 +155,19 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// means reports whether a path is about a device only as it literally stands (hub-service §0.3).
+func (h *Head) means(ctx context.Context, segments, literal []string) bool {
+	if len(segments) < 2 || segments[1] == literal[1] {
+		return false
+	}
+	if _, err := h.core.Device(ctx, iot.ID{Device: segments[1]}); err == nil {
+		return false
+	}
+	_, err := h.core.Device(ctx, iot.ID{Device: literal[1]})
+	return err == nil
+}
+
+// errNoRoute is answered with a code of its own: a client must not take it for an unknown device.
 var errNoRoute = fault.New(fault.NotFound, "this path is not part of the service API")
 
 func find(method string, segments []string) (route, error) {
@@ -174,7 +211,7 @@ func (h *Head) list(q *request) error {
 }
 
 func (h *Head) get(q *request) error {
-	d, err := h.core.Device(q.Context(), iot.ID{Device: q.segments[1]})
+	d, err := h.core.Device(q.Context(), q.id())
 	if err != nil {
 		return err
 	}
@@ -183,7 +220,7 @@ func (h *Head) get(q *request) error {
 }
 
 func (h *Head) put(q *request) error {
-	id := iot.ID{Device: q.segments[1]}
+	id := q.id()
 	c, err := registry.ParseIdentity(q.body)
 	if err != nil {
 		return err
@@ -205,11 +242,46 @@ func (h *Head) put(q *request) error {
 }
 
 func (h *Head) remove(q *request) error {
-	if err := h.core.DeleteDevice(q.Context(), iot.ID{Device: q.segments[1]}, q.match()); err != nil {
+	if err := h.core.DeleteDevice(q.Context(), q.id(), q.match()); err != nil {
 		return err
 	}
 	q.w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// bulkError is one failed row (hub-service §2.7).
+type bulkError struct {
+	DeviceID string `json:"deviceId"`
+	ModuleID string `json:"moduleId,omitempty"`
+	Code     string `json:"errorCode"`
+	Status   string `json:"errorStatus"`
+}
+
+func (h *Head) bulk(q *request) error {
+	rows, err := registry.ParseBulk(q.body)
+	if err != nil {
+		return err
+	}
+	failed := []bulkError{} // clients count its elements
+	for i, err := range h.core.Bulk(q.Context(), rows) {
+		if err == nil {
+			continue
+		}
+		c := codeOf(fault.KindOf(err))
+		failed = append(failed, bulkError{rows[i].ID.Device, rows[i].ID.Module, c.name, fault.Public(err)})
+		h.log.Log(q.Context(), levelOf(err), "row of a bulk operation refused", "head", "service", "device", rows[i].ID.Device, "module", rows[i].ID.Module,
+			"mode", rows[i].Mode, "code", c.name, "remote", q.RemoteAddr, "err", err)
+	}
+	status := http.StatusOK
+	if len(failed) > 0 {
+		status = http.StatusBadRequest
+		q.w.Header()["iothub-errorcode"] = []string{"BulkRegistryOperationFailure"}
+	}
+	return writeJSON(q.w, status, struct {
+		Successful bool        `json:"isSuccessful"`
+		Errors     []bulkError `json:"errors"`
+		Warnings   []struct{}  `json:"warnings"`
+	}{len(failed) == 0, failed, []struct{}{}})
 }
 
 func (h *Head) deviceStatistics(q *request) error {
@@ -217,7 +289,7 @@ func (h *Head) deviceStatistics(q *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(q.w, struct {
+	return writeJSON(q.w, http.StatusOK, struct {
 		Total    int `json:"totalDeviceCount"`
 		Enabled  int `json:"enabledDeviceCount"`
 		Disabled int `json:"disabledDeviceCount"`
@@ -229,13 +301,13 @@ func (h *Head) serviceStatistics(q *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(q.w, struct {
+	return writeJSON(q.w, http.StatusOK, struct {
 		Connected int `json:"connectedDeviceCount"`
 	}{s.Connected})
 }
 
 func (h *Head) getTwin(q *request) error {
-	d, t, err := h.core.Twin(q.Context(), iot.ID{Device: q.segments[1]})
+	d, t, err := h.core.Twin(q.Context(), q.id())
 	return writeTwin(q, d, t, err)
 }
 
@@ -244,7 +316,7 @@ func (h *Head) patchTwin(q *request) error {
 	if err != nil {
 		return err
 	}
-	d, t, err := h.core.PatchTwin(q.Context(), iot.ID{Device: q.segments[1]}, q.match(), p)
+	d, t, err := h.core.PatchTwin(q.Context(), q.id(), q.match(), p)
 	return writeTwin(q, d, t, err)
 }
 
@@ -253,7 +325,7 @@ func (h *Head) replaceTwin(q *request) error {
 	if err != nil {
 		return err
 	}
-	d, t, err := h.core.ReplaceTwin(q.Context(), iot.ID{Device: q.segments[1]}, q.match(), p)
+	d, t, err := h.core.ReplaceTwin(q.Context(), q.id(), q.match(), p)
 	return writeTwin(q, d, t, err)
 }
 
@@ -295,11 +367,11 @@ func (h *Head) invoke(q *request) error {
 		// With no connect time in its sum, Node's socket would close at the very moment of our answer.
 		m.Margin = methodMargin
 	}
-	res, err := h.core.Invoke(q.Context(), iot.ID{Device: q.segments[1]}, m)
+	res, err := h.core.Invoke(q.Context(), q.id(), m)
 	if err != nil {
 		return err
 	}
-	return writeJSON(q.w, struct {
+	return writeJSON(q.w, http.StatusOK, struct {
 		Status  int             `json:"status"`
 		Payload json.RawMessage `json:"payload"`
 	}{res.Status, res.Payload})
@@ -319,7 +391,7 @@ func (h *Head) send(q *request) error {
 	if len(q.body) > maxMail {
 		return fault.New(fault.TooLarge, "the message is over %d bytes", maxMail)
 	}
-	m := iot.Mail{To: iot.ID{Device: q.segments[1]}, Body: q.body}
+	m := iot.Mail{To: q.id(), Body: q.body}
 	for name, values := range q.Header {
 		value := values[0]
 		lower := strings.ToLower(name)
@@ -355,12 +427,14 @@ func (h *Head) send(q *request) error {
 	return nil
 }
 
-func writeJSON(w http.ResponseWriter, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // what a device answered stays as it is
+	if err := e.Encode(v); err != nil {
 		return fault.Wrap(fault.BadDeviceResponse, err, "the answer cannot be rendered")
 	}
-	rest.JSON(w, http.StatusOK, "", body)
+	rest.JSON(w, status, "", bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 	return nil
 }
 

@@ -1,10 +1,13 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,27 +23,29 @@ import (
 type Router struct {
 	post bus.Post
 	log  *slog.Logger
+	node string // tells this router from others on the bus
 
-	mu     sync.Mutex
+	mu     sync.Mutex // may be held while calling post, which waits for nobody
 	routes map[iot.ID]*Route
 }
 
 // NewRouter sends over post, whose calls must be handed to Handle.
 func NewRouter(post bus.Post, log *slog.Logger) *Router {
-	return &Router{post: post, log: log, routes: make(map[iot.ID]*Route)}
+	return &Router{post: post, log: log, node: nonce.New(), routes: make(map[iot.ID]*Route)}
 }
 
 // Route is the way to one session of this node.
 type Route struct {
 	router *Router
 	id     iot.ID
-	owner  string // tells this session from others of the same identity, on any node
 	link   iot.Link
-	cancel func()
+	cancel func() // stops listening on the bus; passes from a session to the one that takes it over
 
 	mu       sync.Mutex
 	features iot.Feature
-	desired  int64 // version of the last desired patch delivered
+	desired  int64 // version of the last desired patch delivered, or that passed unheard; 0: none yet
+	held     map[int64][]byte
+	timer    *time.Timer // releases held; nil when there is none
 }
 
 // envelope is a command on the bus.
@@ -51,7 +56,8 @@ type envelope struct {
 	Name    string          `json:"name,omitempty"`    // method
 	Payload json.RawMessage `json:"payload,omitempty"` // method, desired
 	Version int64           `json:"version,omitempty"` // desired
-	Except  string          `json:"except,omitempty"`  // close: the owner that stays
+	From    string          `json:"from,omitempty"`    // desired: the sender's node
+	Except  string          `json:"except,omitempty"`  // close: the node that settled it already
 	Reason  string          `json:"reason,omitempty"`  // close
 	Fault   fault.Kind      `json:"fault,omitempty"`   // close
 }
@@ -72,37 +78,51 @@ var ErrTakenOver = fault.New(fault.AlreadyExists, "the same device connected aga
 
 // Attach makes link the session of id. An older session of id, here or on another node, is closed.
 func (r *Router) Attach(id iot.ID, link iot.Link) (*Route, error) {
-	rt := &Route{router: r, id: id, owner: nonce.New(), link: link}
-	cancel, err := r.post.Listen(mailbox(id))
-	if err != nil {
-		return nil, fmt.Errorf("command: listen for %s: %w", id, err)
-	}
-	rt.cancel = cancel
+	rt := &Route{router: r, id: id, link: link}
 	r.mu.Lock()
 	old := r.routes[id]
+	if old != nil {
+		rt.cancel = old.cancel // one ear only: with two, a method would reach the device twice
+	} else {
+		cancel, err := r.post.Listen(mailbox(id))
+		if err != nil {
+			r.mu.Unlock()
+			return nil, fmt.Errorf("command: listen for %s: %w", id, err)
+		}
+		rt.cancel = cancel
+	}
 	r.routes[id] = rt
 	r.mu.Unlock()
 	if old != nil {
-		old.cancel()
 		old.link.Close(ErrTakenOver)
 	}
-	r.send(id, envelope{Kind: "close", Except: rt.owner, Fault: fault.AlreadyExists, Reason: "the same device connected again"})
+	// This node is done; a close that reached it late would hit a session that is newer still.
+	r.send(id, envelope{Kind: "close", Except: r.node, Fault: fault.AlreadyExists, Reason: "the same device connected again"})
 	return rt, nil
 }
 
 // Detach ends the route. It reports whether the route still was the session of its identity.
 func (rt *Route) Detach() bool {
+	rt.mu.Lock()
+	rt.held = nil
+	rt.stopTimerLocked()
+	rt.mu.Unlock()
 	r := rt.router
 	r.mu.Lock()
-	current := r.routes[rt.id] == rt
-	if current {
-		delete(r.routes, rt.id)
+	defer r.mu.Unlock()
+	if r.routes[rt.id] != rt {
+		return false
 	}
-	r.mu.Unlock()
-	if current {
-		rt.cancel()
-	}
-	return current
+	delete(r.routes, rt.id)
+	rt.cancel()
+	return true
+}
+
+// Current reports whether the route still is the session of its identity on this node.
+func (rt *Route) Current() bool {
+	rt.router.mu.Lock()
+	defer rt.router.mu.Unlock()
+	return rt.router.routes[rt.id] == rt
 }
 
 // Listen sets what the device wants.
@@ -147,6 +167,9 @@ func (r *Router) Handle(c bus.Call) {
 			c.Reply(encode(failed(errNoMethods)))
 			return
 		}
+		if e.Payload == nil {
+			e.Payload = json.RawMessage("null") // the Node device SDK parses whatever arrives, even nothing
+		}
 		rt.link.Method(e.Name, e.Payload, func(status int, payload []byte, err error) {
 			if err != nil {
 				c.Reply(encode(failed(err)))
@@ -158,13 +181,13 @@ func (r *Router) Handle(c bus.Call) {
 			c.Reply(encode(answer{Status: status, Payload: payload}))
 		})
 	case "desired":
-		rt.deliverDesired(e.Version, e.Payload)
+		rt.deliverDesired(e.Version, e.Payload, e.From == r.node)
 	case "mail":
 		if rt.wants(iot.CloudToDevice) {
 			rt.link.MailWaits()
 		}
 	case "close":
-		if e.Except != rt.owner {
+		if e.Except != r.node {
 			rt.link.Close(&fault.Error{Kind: e.Fault, Public: e.Reason})
 		}
 	default:
@@ -172,17 +195,75 @@ func (r *Router) Handle(c bus.Call) {
 	}
 }
 
-// deliverDesired delivers in version order: a patch older than the last one is
-// stale, because its sender held the device's lock earlier.
-func (rt *Route) deliverDesired(version int64, patch []byte) {
+// Desired patches of one device may be written on several servers and cross on the bus. One whose
+// predecessor has not come is held for a moment.
+const (
+	reorderTime = 50 * time.Millisecond
+	maxHeld     = 64 // then what is held is delivered as it is
+)
+
+var errDisorder = fault.New(fault.Unavailable, "desired updates came out of order; read the twin again")
+
+// deliverDesired delivers in version order. local says that the patch was written on this server, whose patches
+// come in order by themselves.
+func (rt *Route) deliverDesired(version int64, patch []byte, local bool) {
 	rt.mu.Lock()
-	ok := rt.features&iot.DesiredUpdates != 0 && version > rt.desired
-	if ok {
-		rt.desired = version
+	defer rt.mu.Unlock()
+	if rt.features&iot.DesiredUpdates == 0 {
+		rt.desired = max(rt.desired, version) // what it does not hear it reads with the twin
+		return
 	}
-	rt.mu.Unlock()
-	if ok {
-		rt.link.Desired(version, patch)
+	if version <= rt.desired {
+		// Merged now it would undo a newer one. The device connects again and reads its twin.
+		rt.link.Close(errDisorder)
+		return
+	}
+	if rt.desired == 0 && local {
+		rt.desired = version - 1
+	}
+	if rt.held == nil {
+		rt.held = make(map[int64][]byte)
+	}
+	rt.held[version] = patch
+	for {
+		next, ok := rt.held[rt.desired+1]
+		if !ok {
+			break
+		}
+		rt.deliverLocked(rt.desired+1, next)
+	}
+	switch {
+	case len(rt.held) == 0:
+		rt.stopTimerLocked()
+	case len(rt.held) >= maxHeld:
+		rt.releaseLocked()
+	case rt.timer == nil:
+		rt.timer = time.AfterFunc(reorderTime, func() {
+			rt.mu.Lock()
+			defer rt.mu.Unlock()
+			rt.releaseLocked()
+		})
+	}
+}
+
+func (rt *Route) deliverLocked(version int64, patch []byte) {
+	delete(rt.held, version)
+	rt.desired = version
+	rt.link.Desired(version, patch)
+}
+
+// releaseLocked delivers what is held: its predecessors were lost with their server.
+func (rt *Route) releaseLocked() {
+	for _, version := range slices.Sorted(maps.Keys(rt.held)) {
+		rt.deliverLocked(version, rt.held[version])
+	}
+	rt.stopTimerLocked()
+}
+
+func (rt *Route) stopTimerLocked() {
+	if rt.timer != nil {
+		rt.timer.Stop()
+		rt.timer = nil
 	}
 }
 
@@ -195,12 +276,15 @@ func failed(err error) answer {
 	return answer{Failed: true, Fault: fault.KindOf(err), Text: fault.Public(err)}
 }
 
+// encode leaves the text of payloads as it is, but for white space between tokens.
 func encode(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil { // the types above always marshal but for a payload that is no JSON, which was checked
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil { // the types above always marshal but for a payload that is no JSON, which was checked
 		panic(fmt.Sprintf("command: %v", err))
 	}
-	return b
+	return b.Bytes()
 }
 
 func (r *Router) send(id iot.ID, e envelope) {
@@ -212,7 +296,7 @@ func (r *Router) send(id iot.ID, e envelope) {
 
 // Desired pushes a desired patch to the device, if it is there and wants it.
 func (r *Router) Desired(id iot.ID, version int64, patch json.RawMessage) {
-	r.send(id, envelope{Kind: "desired", Version: version, Payload: patch})
+	r.send(id, envelope{Kind: "desired", From: r.node, Version: version, Payload: patch})
 }
 
 // MailWaits tells the device's session to look into its queue.

@@ -18,12 +18,16 @@ type Mailbox interface {
 	// Lock takes up to n visible, unexpired messages of id in order, hides them until
 	// `until` and gives each a lock token.
 	Lock(ctx context.Context, id iot.ID, n int, now, until time.Time) ([]iot.Mail, error)
-	// Complete removes a locked message; fault.LockLost when the token is unknown. A token
-	// stays good until the message is locked again, even past its time.
-	Complete(ctx context.Context, id iot.ID, lockToken string) error
+	// Settle ends the lock of a message; fault.LockLost when the token is unknown. A token stays good
+	// until the message is locked again, even past its time. A message that is abandoned counts one
+	// more delivery and is visible at once, or is removed at the maxDelivery-th. Whoever sent a message
+	// that is removed gets the feedback it asked for, dated now, in the same write.
+	Settle(ctx context.Context, id iot.ID, lockToken string, how iot.Settlement, maxDelivery int, now time.Time) error
 	// Release makes every message of id that is locked visible again, at once, as when its session ends.
 	Release(ctx context.Context, id iot.ID) error
-	// Expire removes messages whose time is past, and returns how many.
+	// Purge removes every message of id, with the feedback it owes, and returns how many; fault.NotFound.
+	Purge(ctx context.Context, id iot.ID, now time.Time) (int, error)
+	// Expire removes messages whose time is past, with the feedback they owe, and returns how many.
 	Expire(ctx context.Context, now time.Time) (int, error)
 }
 

@@ -54,7 +54,7 @@ func (d Identity) MarshalDocument() []byte {
 	a := d.Authentication
 	return marshal(identityDocument{
 		DeviceID: d.ID.Device, GenerationID: d.Generation, ETag: d.ETag,
-		ConnectionState: connectionState(d), Status: d.Status, StatusReason: orNull(d.StatusReason),
+		ConnectionState: ConnectionState(d), Status: d.Status, StatusReason: orNull(d.StatusReason),
 		ConnectionStateTime: iot.FormatTime(d.ConnectionTime), StatusTime: iot.FormatTime(d.StatusTime),
 		LastActivity: iot.FormatTime(d.LastActivity), CloudToDeviceWaiting: d.Pending,
 		Authentication: authenticationDocument{
@@ -66,44 +66,51 @@ func (d Identity) MarshalDocument() []byte {
 }
 
 type twinDocument struct {
-	DeviceID             string               `json:"deviceId"`
-	ModelID              string               `json:"modelId"`
-	ETag                 iot.ETag             `json:"etag"`
-	DeviceETag           iot.ETag             `json:"deviceEtag"`
-	Status               Status               `json:"status"`
-	StatusReason         *string              `json:"statusReason"`
-	StatusTime           string               `json:"statusUpdateTime"`
-	ConnectionState      string               `json:"connectionState"`
-	LastActivity         string               `json:"lastActivityTime"`
-	CloudToDeviceWaiting int                  `json:"cloudToDeviceMessageCount"`
-	AuthenticationType   AuthType             `json:"authenticationType"`
-	X509Thumbprint       thumbprintDocument   `json:"x509Thumbprint"`
-	Version              int64                `json:"version"`
-	Tags                 json.RawMessage      `json:"tags"`
-	Properties           json.RawMessage      `json:"properties"`
-	Capabilities         capabilitiesDocument `json:"capabilities"`
-	DeviceScope          string               `json:"deviceScope,omitempty"`
-	ParentScopes         []string             `json:"parentScopes"`
+	DeviceID             string             `json:"deviceId"`
+	ModuleID             string             `json:"moduleId,omitempty"`
+	ModelID              string             `json:"modelId"`
+	ETag                 iot.ETag           `json:"etag"`
+	DeviceETag           iot.ETag           `json:"deviceEtag,omitempty"`
+	Status               Status             `json:"status"`
+	StatusReason         *string            `json:"statusReason"`
+	StatusTime           string             `json:"statusUpdateTime"`
+	ConnectionState      string             `json:"connectionState"`
+	LastActivity         string             `json:"lastActivityTime"`
+	CloudToDeviceWaiting int                `json:"cloudToDeviceMessageCount"`
+	AuthenticationType   AuthType           `json:"authenticationType"`
+	X509Thumbprint       thumbprintDocument `json:"x509Thumbprint"`
+	Version              int64              `json:"version"`
+	Tags                 json.RawMessage    `json:"tags"`
+	Properties           json.RawMessage    `json:"properties"`
+	// Of devices only:
+	Capabilities *capabilitiesDocument `json:"capabilities,omitempty"`
+	DeviceScope  string                `json:"deviceScope,omitempty"`
+	ParentScopes *[]string             `json:"parentScopes,omitempty"`
 }
 
-// TwinDocument is a device's twin as services read it: its identity's state and its
+// TwinDocument is the twin of a device or module as services read it: its identity's state and its
 // properties in one (hub-service §3.2). It holds no key.
 func TwinDocument(d Identity, t twin.Twin) []byte {
 	tags := t.Tags
 	if len(tags) == 0 {
 		tags = json.RawMessage("{}")
 	}
-	return marshal(twinDocument{
-		DeviceID: d.ID.Device, ModelID: t.ModelID, ETag: t.ETag(), DeviceETag: d.ETag,
+	doc := twinDocument{
+		DeviceID: d.ID.Device, ModuleID: d.ID.Module, ModelID: t.ModelID, ETag: t.ETag(),
 		Status: d.Status, StatusReason: orNull(d.StatusReason), StatusTime: iot.FormatTime(d.StatusTime),
-		ConnectionState: connectionState(d), LastActivity: iot.FormatTime(d.LastActivity), CloudToDeviceWaiting: d.Pending,
+		ConnectionState: ConnectionState(d), LastActivity: iot.FormatTime(d.LastActivity), CloudToDeviceWaiting: d.Pending,
 		AuthenticationType: d.Authentication.Type, X509Thumbprint: thumbprints(d.Authentication),
 		Version: t.Version, Tags: tags, Properties: t.Properties(),
-		Capabilities: capabilitiesDocument{d.Edge}, DeviceScope: d.Scope, ParentScopes: orEmpty(d.ParentScopes),
-	})
+	}
+	if d.ID.Module == "" {
+		scopes := orEmpty(d.ParentScopes)
+		doc.DeviceETag, doc.Capabilities, doc.DeviceScope, doc.ParentScopes = d.ETag, &capabilitiesDocument{d.Edge}, d.Scope, &scopes
+	}
+	return marshal(doc)
 }
 
-func connectionState(d Identity) string {
+// ConnectionState is an identity's presence in Azure's words.
+func ConnectionState(d Identity) string {
 	if d.Connected {
 		return "Connected"
 	}

@@ -20,7 +20,7 @@ const (
 	maxMembers    = 8192 // of all objects of one patch, more than a full section can hold
 	maxKey        = 1 << 10
 	maxString     = 4 << 10
-	maxInteger    = 1<<52 - 1
+	maxInteger    = 1 << 52 // hub-service §3.5 has one less; hub-device §7 wants both ends to survive
 	minInteger    = -1 << 52
 )
 
@@ -376,6 +376,17 @@ func (n *node) difference(next *node) *node {
 		}
 	}
 	return d
+}
+
+func (n *node) scalars(prefix string, each func(path, value string)) {
+	for _, m := range n.members {
+		switch {
+		case m.node.object:
+			m.node.scalars(prefix+m.name+".", each)
+		case m.node.value[0] != '[':
+			each(prefix+m.name, m.node.value)
+		}
+	}
 }
 
 // text is n as compact JSON.

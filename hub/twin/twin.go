@@ -164,6 +164,12 @@ func (t Twin) Properties() json.RawMessage {
 	return append(b, '}')
 }
 
+// Scalars calls each for every value of a stored tree that is neither object nor array, with its names joined by
+// dots (which no name holds) and its JSON text.
+func Scalars(tree json.RawMessage, each func(path, value string)) {
+	mustTree(tree).scalars("", each)
+}
+
 // versioned adds $version behind the members of an object's text.
 func versioned(object json.RawMessage, version int64) json.RawMessage {
 	b := open(object)

@@ -23,7 +23,7 @@ const module = "github.com/vauban-iot/vauban/"
 // strata from the ground up. A room may import those of its own line and of lines above it here.
 var strata = [][]string{
 	{"internal", "wire", "fault"},
-	{"iot", "bus"},
+	{"iot", "bus", "config"},
 	{"access", "pki"},
 	{"hub", "dps", "defender"},
 	{"bus/natsbus", "storage", "head", "sdk", "sim"},

@@ -67,6 +67,14 @@ func (ca *CA) Leaf(t testing.TB, cn string, opts ...Option) tls.Certificate {
 	return tls.Certificate{Certificate: append([][]byte{cert.Raw}, ca.chain...), PrivateKey: key, Leaf: cert}
 }
 
+// ByLeaf makes a certificate that was signed with a leaf of ca, which is no CA.
+func (ca *CA) ByLeaf(t testing.TB, cn string) tls.Certificate {
+	t.Helper()
+	leaf := ca.Leaf(t, "leaf")
+	cert, key := create(t, template(cn, false), leaf.Leaf, leaf.PrivateKey.(crypto.Signer))
+	return tls.Certificate{Certificate: append([][]byte{cert.Raw}, leaf.Certificate...), PrivateKey: key, Leaf: cert}
+}
+
 // SelfSigned makes a certificate that vouches for itself.
 func SelfSigned(t testing.TB, cn string, opts ...Option) tls.Certificate {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/wire/bag"
 )
@@ -87,16 +88,79 @@ func (s *Store) Lock(ctx context.Context, id iot.ID, n int, now, until time.Time
 	return all, nil
 }
 
-// Complete implements [command.Mailbox].
-func (s *Store) Complete(ctx context.Context, id iot.ID, lockToken string) error {
+// Settle implements [command.Mailbox].
+func (s *Store) Settle(ctx context.Context, id iot.ID, lockToken string, how iot.Settlement, maxDelivery int, now time.Time) error {
+	lost := fault.New(fault.LockLost, "the lock of the message is lost")
+	if lockToken == "" {
+		return lost
+	}
 	return s.write(ctx, func(ctx context.Context, c Conn) error {
-		n, err := s.exec(ctx, c, "complete mail", `DELETE FROM mail WHERE device = $1 AND module = $2 AND lock_token = $3 AND lock_token <> ''`,
-			id.Device, id.Module, lockToken)
-		if err == nil && n == 0 {
-			err = fault.New(fault.LockLost, "the lock of the message is lost")
+		left, err := one(ctx, s, c, "read locked mail", scanMailEnd, s.lock(selectMailEnd+
+			`WHERE device = $1 AND module = $2 AND lock_token = $3`), id.Device, id.Module, lockToken)
+		if errors.Is(err, errNoRow) {
+			return lost
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		outcome := notice.Success
+		switch {
+		case how == iot.Rejected:
+			outcome = notice.Rejected
+		case how == iot.Abandoned && left.deliveries+1 < int64(maxDelivery):
+			_, err := s.exec(ctx, c, "abandon mail", `UPDATE mail SET locked_until = 0, delivery_count = delivery_count + 1,
+				lock_token = $1 WHERE sequence = $2`, newToken(), left.sequence) // the new token is nobody's: the old one is spent
+			return err
+		case how == iot.Abandoned:
+			outcome = notice.DeliveryExceeded
+		}
+		return s.endMail(ctx, c, []mailEnd{left}, outcome, now)
 	})
+}
+
+// mailEnd is what the end of a message needs to know of it.
+type mailEnd struct {
+	sequence   int64
+	to         iot.ID
+	messageID  string
+	ack        string
+	expires    time.Time
+	deliveries int64
+}
+
+const selectMailEnd = `SELECT sequence, device, module, message_id, ack, expires, delivery_count FROM mail `
+
+func scanMailEnd(r *sql.Rows) (m mailEnd, err error) {
+	err = r.Scan(&m.sequence, &m.to.Device, &m.to.Module, &m.messageID, &m.ack, stamp{&m.expires}, &m.deliveries)
+	return m, err
+}
+
+// endMail removes messages and queues the feedback they owe. A zero time stands for each message's expiry.
+func (s *Store) endMail(ctx context.Context, c Conn, all []mailEnd, outcome notice.Outcome, at time.Time) error {
+	for _, m := range all {
+		if _, err := s.exec(ctx, c, "remove mail", `DELETE FROM mail WHERE sequence = $1`, m.sequence); err != nil {
+			return err
+		}
+		if !outcome.Wanted(m.ack) {
+			continue
+		}
+		generation, err := one(ctx, s, c, "read generation", func(r *sql.Rows) (g string, err error) {
+			err = r.Scan(&g)
+			return g, err
+		}, `SELECT generation FROM identities WHERE device = $1 AND module = $2`, m.to.Device, m.to.Module)
+		if err != nil {
+			return err
+		}
+		when := at
+		if when.IsZero() {
+			when = m.expires
+		}
+		r := notice.Record{MessageID: m.messageID, At: when, Outcome: outcome, To: m.to, Generation: generation}
+		if err := s.notify(ctx, c, notice.Feedback, &m.to, r.Document(), when, when.Add(notice.Life)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Release implements [command.Mailbox]. Lock tokens stay good.
@@ -112,14 +176,46 @@ func (s *Store) Release(ctx context.Context, id iot.ID) error {
 	})
 }
 
+// Purge implements [command.Mailbox].
+func (s *Store) Purge(ctx context.Context, id iot.ID, now time.Time) (int, error) {
+	var all []mailEnd
+	err := s.write(ctx, func(ctx context.Context, c Conn) (err error) {
+		if err := s.hold(ctx, c, id); err != nil {
+			return err
+		}
+		all, err = list(ctx, s, c, "read mail to purge", scanMailEnd, s.lock(selectMailEnd+
+			`WHERE device = $1 AND module = $2 ORDER BY sequence`), id.Device, id.Module)
+		if err != nil {
+			return err
+		}
+		return s.endMail(ctx, c, all, notice.Purged, now)
+	})
+	return len(all), err
+}
+
+// expireBatch bounds how long other writes wait for one round of expiry.
+const expireBatch = 500
+
 // Expire implements [command.Mailbox].
 func (s *Store) Expire(ctx context.Context, now time.Time) (int, error) {
-	var n int64
-	err := s.write(ctx, func(ctx context.Context, c Conn) (err error) {
-		n, err = s.exec(ctx, c, "expire mail", `DELETE FROM mail WHERE expires <> 0 AND expires <= $1`, micros(now))
-		return err
-	})
-	return int(n), err
+	for total := 0; ; {
+		var n int
+		err := s.write(ctx, func(ctx context.Context, c Conn) error {
+			all, err := list(ctx, s, c, "read expired mail", scanMailEnd, s.lock(selectMailEnd+
+				`WHERE expires <> 0 AND expires <= $1 ORDER BY sequence LIMIT $2`), micros(now), expireBatch)
+			if err != nil {
+				return err
+			}
+			n = len(all)
+			return s.endMail(ctx, c, all, notice.Expired, time.Time{})
+		})
+		if err != nil {
+			return total, err
+		}
+		if total += n; n < expireBatch {
+			return total, nil
+		}
+	}
 }
 
 // exists reports whether a query about id finds a committed row.

@@ -34,9 +34,11 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/query"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
 )
@@ -49,6 +51,8 @@ var (
 	_ dps.Store        = (*Store)(nil)
 	_ alert.Store      = (*Store)(nil)
 	_ fleet.Store      = (*Store)(nil)
+	_ notice.Store     = (*Store)(nil)
+	_ upload.Store     = (*Store)(nil)
 )
 
 // Conn runs statements: on a pool for reads, in one transaction for writes.

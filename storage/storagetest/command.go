@@ -93,16 +93,16 @@ func Mailbox(t *testing.T, open Open) {
 	t.Run("complete needs the last token", func(t *testing.T) {
 		s, ctx := start(t), t.Context()
 		must(s.Enqueue(ctx, mail(id, "m"), 50, Start))(t)
-		wantKind(t, "no token", s.Complete(ctx, id, ""), fault.LockLost)
+		wantKind(t, "no token", s.Settle(ctx, id, "", iot.Completed, 10, Start), fault.LockLost)
 		first := must(s.Lock(ctx, id, 1, Start, minute))(t)[0]
-		wantKind(t, "another device's token", s.Complete(ctx, iot.ID{Device: "e"}, first.LockToken), fault.LockLost)
+		wantKind(t, "another device's token", s.Settle(ctx, iot.ID{Device: "e"}, first.LockToken, iot.Completed, 10, Start), fault.LockLost)
 		second := must(s.Lock(ctx, id, 1, minute, minute.Add(time.Minute)))(t)
 		if len(second) != 1 || !second[0].Delivered || first.Delivered {
 			t.Fatalf("after the lock's time: got %+v, want one redelivery", second)
 		}
-		wantKind(t, "token of the lock before", s.Complete(ctx, id, first.LockToken), fault.LockLost)
-		ok(t, s.Complete(ctx, id, second[0].LockToken))
-		wantKind(t, "complete twice", s.Complete(ctx, id, second[0].LockToken), fault.LockLost)
+		wantKind(t, "token of the lock before", s.Settle(ctx, id, first.LockToken, iot.Completed, 10, Start), fault.LockLost)
+		ok(t, s.Settle(ctx, id, second[0].LockToken, iot.Completed, 10, Start))
+		wantKind(t, "complete twice", s.Settle(ctx, id, second[0].LockToken, iot.Completed, 10, Start), fault.LockLost)
 		if n := must(s.Identity(ctx, id))(t).Pending; n != 0 {
 			t.Errorf("%d messages are pending, want none", n)
 		}
@@ -113,7 +113,7 @@ func Mailbox(t *testing.T, open Open) {
 		must(s.Enqueue(ctx, mail(id, "m"), 50, Start))(t)
 		m := must(s.Lock(ctx, id, 1, Start, Start.Add(time.Millisecond)))(t)[0]
 		ok(t, s.Release(ctx, id))
-		ok(t, s.Complete(ctx, id, m.LockToken))
+		ok(t, s.Settle(ctx, id, m.LockToken, iot.Completed, 10, Start))
 	})
 
 	t.Run("release makes one device's mail visible", func(t *testing.T) {
@@ -198,6 +198,112 @@ func Mailbox(t *testing.T, open Open) {
 		}
 		if len(seen) != 20 {
 			t.Errorf("%d messages were locked, want 20", len(seen))
+		}
+	})
+
+	t.Run("abandoned mail comes back until it was abandoned too often", func(t *testing.T) {
+		s, ctx := start(t), t.Context()
+		must(s.Enqueue(ctx, mail(id, "m"), 50, Start))(t)
+		must(s.Enqueue(ctx, mail(id, "later"), 50, Start))(t)
+		for i := range 3 {
+			// A lock that lapses and one that is released count nothing.
+			must(s.Lock(ctx, id, 1, Start, Start.Add(1)))(t)
+			ok(t, s.Release(ctx, id))
+			m := must(s.Lock(ctx, id, 1, Start, minute))(t)[0]
+			if m.MessageID != "m" || m.DeliveryCount != i {
+				t.Fatalf("got %s with delivery count %d, want m with %d", m.MessageID, m.DeliveryCount, i)
+			}
+			ok(t, s.Settle(ctx, id, m.LockToken, iot.Abandoned, 3, minute))
+			wantKind(t, "settle what was abandoned", s.Settle(ctx, id, m.LockToken, iot.Completed, 3, minute), fault.LockLost)
+		}
+		same(t, "left", ids(must(s.Lock(ctx, id, 10, Start, minute))(t)), []string{"later"})
+		same(t, "feedback", feedback(t, s), []string{"m DeliveryCountExceeded " + iot.FormatTime(minute)})
+	})
+
+	t.Run("rejected mail is gone", func(t *testing.T) {
+		s, ctx := start(t), t.Context()
+		must(s.Enqueue(ctx, mail(id, "m"), 50, Start))(t)
+		m := must(s.Lock(ctx, id, 1, Start, minute))(t)[0]
+		wantKind(t, "another device's token", s.Settle(ctx, iot.ID{Device: "e"}, m.LockToken, iot.Rejected, 10, Start), fault.LockLost)
+		ok(t, s.Settle(ctx, id, m.LockToken, iot.Rejected, 10, Start))
+		wantKind(t, "settle twice", s.Settle(ctx, id, m.LockToken, iot.Rejected, 10, Start), fault.LockLost)
+		if n := must(s.Identity(ctx, id))(t).Pending; n != 0 {
+			t.Errorf("%d messages are pending, want none", n)
+		}
+		same(t, "feedback", feedback(t, s), []string{"m Rejected " + iot.FormatTime(Start)})
+	})
+
+	t.Run("who asked hears of it", func(t *testing.T) {
+		for _, c := range []struct {
+			ack                string
+			good, bad, expired bool
+		}{{"none", false, false, false}, {"", false, false, false}, {"positive", true, false, false}, {"negative", false, true, true}, {"full", true, true, true}} {
+			s, ctx := start(t), t.Context()
+			for _, name := range []string{"good", "dead", "no", "late"} {
+				m := mail(id, name)
+				m.Ack = c.ack
+				if name == "late" {
+					m.Expires = minute
+				}
+				must(s.Enqueue(ctx, m, 50, Start))(t)
+			}
+			ms := must(s.Lock(ctx, id, 10, Start, minute))(t)
+			ok(t, s.Settle(ctx, id, ms[0].LockToken, iot.Completed, 10, Start))
+			ok(t, s.Settle(ctx, id, ms[1].LockToken, iot.Abandoned, 1, Start))
+			ok(t, s.Settle(ctx, id, ms[2].LockToken, iot.Rejected, 10, Start))
+			if n := must(s.Expire(ctx, minute.Add(time.Second)))(t); n != 1 {
+				t.Errorf("%d messages expired, want 1", n)
+			}
+			now := " " + iot.FormatTime(Start)
+			var want []string
+			if c.good {
+				want = append(want, "good Success"+now)
+			}
+			if c.bad {
+				want = append(want, "dead DeliveryCountExceeded"+now, "no Rejected"+now)
+			}
+			if c.expired {
+				want = append(want, "late Expired "+iot.FormatTime(kept(minute)))
+			}
+			same(t, "feedback for "+c.ack, feedback(t, s), want)
+		}
+	})
+
+	t.Run("purge", func(t *testing.T) {
+		s, ctx := start(t), t.Context()
+		for i, ack := range []string{"full", "none", "negative", "positive"} {
+			m := mail(id, fmt.Sprint(i))
+			m.Ack = ack
+			must(s.Enqueue(ctx, m, 50, Start))(t)
+		}
+		must(s.Enqueue(ctx, mail(iot.ID{Device: "e"}, "other"), 50, Start))(t)
+		locked := must(s.Lock(ctx, id, 1, Start, minute))(t)[0]
+		if n := must(s.Purge(ctx, id, Start))(t); n != 4 {
+			t.Errorf("%d messages were purged, want 4", n)
+		}
+		wantKind(t, "settle what was purged", s.Settle(ctx, id, locked.LockToken, iot.Completed, 10, Start), fault.LockLost)
+		now := " Purged " + iot.FormatTime(Start)
+		same(t, "feedback", feedback(t, s), []string{"0" + now, "2" + now})
+		if n := must(s.Purge(ctx, id, Start))(t); n != 0 {
+			t.Errorf("%d messages were purged from an empty queue", n)
+		}
+		if n := must(s.Identity(ctx, iot.ID{Device: "e"}))(t).Pending; n != 1 {
+			t.Errorf("another device has %d messages pending, want 1", n)
+		}
+		_, err := s.Purge(ctx, iot.ID{Device: "none"}, Start)
+		wantKind(t, "purge a stranger", err, fault.NotFound)
+	})
+
+	t.Run("more expires than fits one round", func(t *testing.T) {
+		s, ctx := start(t), t.Context()
+		const n = 1001 // two rounds and one
+		for i := range n {
+			m := mail(id, fmt.Sprint(i))
+			m.Ack = ""
+			must(s.Enqueue(ctx, m, n, Start))(t)
+		}
+		if got := must(s.Expire(ctx, Start.AddDate(1, 0, 0)))(t); got != n {
+			t.Errorf("%d messages expired, want %d", got, n)
 		}
 	})
 

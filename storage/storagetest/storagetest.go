@@ -20,8 +20,10 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
+	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
 )
@@ -35,6 +37,8 @@ type Store interface {
 	dps.Store
 	alert.Store
 	fleet.Store
+	notice.Store
+	upload.Store
 	Setting(ctx context.Context, name string) ([]byte, error)
 	PutSetting(ctx context.Context, name string, value []byte) error
 	InitSetting(ctx context.Context, name string, value []byte) ([]byte, error)
@@ -49,6 +53,8 @@ func All(t *testing.T, open Open) {
 	t.Run("Twins", func(t *testing.T) { Twins(t, open) })
 	t.Run("Fleet", func(t *testing.T) { Fleet(t, open) })
 	t.Run("Mailbox", func(t *testing.T) { Mailbox(t, open) })
+	t.Run("Notices", func(t *testing.T) { Notices(t, open) })
+	t.Run("Uploads", func(t *testing.T) { Uploads(t, open) })
 	t.Run("Sessions", func(t *testing.T) { Sessions(t, open) })
 	t.Run("Enrollments", func(t *testing.T) { Enrollments(t, open) })
 	t.Run("Registrations", func(t *testing.T) { Registrations(t, open) })

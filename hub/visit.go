@@ -1,0 +1,118 @@
+package hub
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/upload"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+// visit is one authenticated request of a device without a session.
+type visit struct {
+	hub        *Hub
+	id         iot.ID
+	generation string
+	authMethod string
+}
+
+var _ iot.Visit = (*visit)(nil)
+
+// Visit authenticates a device for one request. Its failures are those of Connect.
+func (h *Hub) Visit(ctx context.Context, c iot.Credentials) (iot.Visit, error) {
+	p, err := h.authenticate(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	v := &visit{hub: h, id: c.ID, generation: p.identity.Generation, authMethod: p.method}
+	h.visited(c.ID)
+	return v, nil
+}
+
+// visited notes that a device was here, for saveActivity. A visit leaves the connection state alone.
+func (h *Hub) visited(id iot.ID) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.visits == nil {
+		h.visits = make(map[iot.ID]time.Time)
+	}
+	h.visits[id] = now
+}
+
+// landing collects the outcomes of the messages of one visit.
+type landing struct {
+	mu   sync.Mutex
+	left int
+	err  error
+	done chan struct{}
+}
+
+// Acked implements iot.Acker.
+func (l *landing) Acked(_ uint64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && l.err == nil {
+		l.err = err
+	}
+	if l.left--; l.left == 0 {
+		close(l.done)
+	}
+}
+
+// Telemetry implements iot.Visit.
+func (v *visit) Telemetry(ctx context.Context, ms []iot.Message) error {
+	if len(ms) == 0 {
+		return nil
+	}
+	now := v.hub.now()
+	l := &landing{left: len(ms), done: make(chan struct{})}
+	for i := range ms {
+		m := &ms[i]
+		m.Source, m.From, m.Generation, m.AuthMethod, m.Enqueued = iot.Telemetry, v.id, v.generation, v.authMethod, now
+		v.hub.cfg.Intake.Submit(m, l, uint64(i))
+	}
+	select {
+	case <-l.done:
+		return l.err
+	case <-ctx.Done(): // the messages are on their way all the same
+		return fault.Wrap(fault.Timeout, context.Cause(ctx), "the device left before its messages were stored")
+	}
+}
+
+// Receive implements iot.Visit.
+func (v *visit) Receive(ctx context.Context, lock time.Duration) (iot.Mail, bool, error) {
+	now := v.hub.now()
+	ms, err := v.hub.cfg.Mailbox.Lock(ctx, v.id, 1, now, now.Add(lock))
+	if err != nil || len(ms) == 0 {
+		return iot.Mail{}, false, err
+	}
+	return ms[0], true, nil
+}
+
+// Settle implements iot.Visit.
+func (v *visit) Settle(ctx context.Context, lockToken string, how iot.Settlement) error {
+	err := v.hub.cfg.Mailbox.Settle(ctx, v.id, lockToken, how, maxDelivery, v.hub.now())
+	if err == nil && how == iot.Abandoned {
+		v.hub.cfg.Router.MailWaits(v.id)
+	}
+	return err
+}
+
+// BeginUpload implements iot.Visit.
+func (v *visit) BeginUpload(ctx context.Context, name string) (iot.Upload, error) {
+	if v.hub.cfg.Uploads == nil {
+		return iot.Upload{}, upload.ErrNoStorage
+	}
+	return v.hub.cfg.Uploads.Begin(ctx, v.id, name)
+}
+
+// EndUpload implements iot.Visit.
+func (v *visit) EndUpload(ctx context.Context, correlationID string, success bool) error {
+	if v.hub.cfg.Uploads == nil {
+		return upload.ErrNoStorage
+	}
+	return v.hub.cfg.Uploads.End(ctx, v.id, correlationID, success)
+}
