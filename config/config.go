@@ -33,10 +33,13 @@ type Config struct {
 	AMQPPort  int
 	MasterKey string // file of the key that seals secrets; on every node the same
 	PKI       string // folder of the installation's CA and certificates; on every node a copy of the same
-	Intel     string // folder of indicator lists; empty: none
-	Store     Store
-	Bus       Bus
-	Log       Log
+	Intel     string // folder of indicator lists; beside the file when not given
+	// Connection is a file that gets the connection data, with secrets, mode 0600; beside the file when not given.
+	Connection string
+	Node       string // tells this server from others on the same store; the machine's name when not given
+	Store      Store
+	Bus        Bus
+	Log        Log
 
 	origins map[string]string
 }
@@ -140,6 +143,8 @@ func (c *Config) fields() []field {
 		file("master_key", &c.MasterKey),
 		file("pki", &c.PKI),
 		file("intel", &c.Intel),
+		file("connection", &c.Connection),
+		str("node", &c.Node),
 		choice("store.kind", &c.Store.Kind, "sqlite", "postgres"),
 		file("store.path", &c.Store.Path),
 		file("store.url_file", &c.Store.URLFile),
@@ -254,6 +259,12 @@ func parse(name, dir string, text []byte, environ []string) (*Config, error) {
 		c.origins[key] = place
 	}
 	problems = append(problems, c.environment(environ, fields)...)
+	if c.Intel == "" {
+		c.Intel = filepath.Join(dir, "intel")
+	}
+	if c.Connection == "" {
+		c.Connection = filepath.Join(dir, "connection.json")
+	}
 	if len(problems) == 0 {
 		problems = c.check(name)
 	}

@@ -21,6 +21,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitMisuse = 2
+	exitFound  = 3 // checked, and found problems
 	exitForced = 4 // by a second interrupt
 )
 
@@ -28,6 +29,9 @@ const (
 type usageError struct{ error }
 
 func misuse(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// foundError is a check that found problems.
+type foundError struct{ error }
 
 // Main runs the command line of this process and returns its exit code.
 func Main() int {
@@ -47,6 +51,9 @@ func Code(err error, stderr io.Writer) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		fmt.Fprintln(stderr, "vauban: run the command with --help for examples")
 		return exitMisuse
+	}
+	if _, ok := errors.AsType[foundError](err); ok {
+		return exitFound
 	}
 	return exitFailed
 }
@@ -95,7 +102,7 @@ Start with:  vauban up`,
 	root.SetVersionTemplate("vauban {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(upCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(),
-		certificateCommand(), pkiCommand(), benchCommand())
+		certificateCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand())
 	// Wrong arguments are misuse, wherever they are found.
 	for _, c := range all(root) {
 		if check := c.Args; check != nil {

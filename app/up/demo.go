@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/vauban-iot/vauban/app/node"
 	"github.com/vauban-iot/vauban/internal/atomicfile"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/sim/demo"
@@ -22,30 +23,30 @@ var demoAddress = netip.MustParseAddr("203.0.113.5")
 
 const demoGroup = "demo-boards"
 
-// demo adds an enrollment group and an indicator, and runs boards that use them.
-func (s *system) demo(ctx context.Context) error {
-	list := filepath.Join(s.cfg.Data, "intel", "demo.txt")
+// runDemo adds an enrollment group and an indicator, and runs boards that use them.
+func runDemo(ctx context.Context, cfg Config, n *node.Node) error {
+	list := filepath.Join(cfg.Data, "intel", "demo.txt")
 	if _, err := os.Stat(list); errors.Is(err, os.ErrNotExist) {
 		text := fmt.Sprintf("# written by vauban up --demo: an address of RFC 5737 that one virtual board talks to\n%s\n", demoAddress)
 		if err := atomicfile.Write(list, []byte(text), 0o600); err != nil {
 			return err
 		}
 	}
-	saved, err := s.store.InitSetting(ctx, "demo/group-key", secret.Random(64).Reveal())
+	saved, err := n.State.InitSetting(ctx, "demo/group-key", secret.Random(64).Reveal())
 	if err != nil {
 		return err
 	}
 	key := secret.New(saved)
 	body := fmt.Sprintf(`{"enrollmentGroupId":%q,"attestation":{"type":"symmetricKey","symmetricKey":{"primaryKey":%q,"secondaryKey":%q}},"initialTwin":{"tags":{"demo":true},"properties":{"desired":{"interval":2}}}}`,
 		demoGroup, key.Base64(), key.Base64())
-	if _, err := s.dps.PutEnrollment(ctx, true, demoGroup, []byte(body), nil); err != nil {
+	if _, err := n.Provisioning.PutEnrollment(ctx, true, demoGroup, []byte(body), nil); err != nil {
 		return fmt.Errorf("the demo's enrollment group cannot be made: %w", err)
 	}
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(s.pki.RootPEM())
+	pool.AppendCertsFromPEM(n.PKI.RootPEM())
 	return demo.Run(ctx, demo.Config{
-		Address: net.JoinHostPort(s.connected.address, strconv.Itoa(s.cfg.MQTTPort)), Host: s.cfg.Hostname,
-		IDScope: s.settings.idScope, GroupKey: key.Reveal(), Bad: demoAddress, Logger: s.log,
-		TLS: &tls.Config{RootCAs: pool, ServerName: s.cfg.Hostname, MinVersion: tls.VersionTLS12},
+		Address: net.JoinHostPort(n.Connection.Address(), strconv.Itoa(n.Connection.Ports.MQTT)), Host: cfg.Hostname,
+		IDScope: n.IDScope(), GroupKey: key.Reveal(), Bad: demoAddress, Logger: cfg.Logger,
+		TLS: &tls.Config{RootCAs: pool, ServerName: cfg.Hostname, MinVersion: tls.VersionTLS12},
 	})
 }

@@ -1,4 +1,4 @@
-package up
+package node
 
 import (
 	"encoding/json"
@@ -44,28 +44,25 @@ type Ports struct {
 	AMQP  int `json:"amqp"`
 }
 
-// ConnectionFile is where an installation keeps its connection data, in its data folder.
-const ConnectionFile = "connection.json"
-
-func (s *system) connection(*listeners) Connection {
+func (n *Node) connection(*listeners) Connection {
 	var c Connection
-	c.Hub.Hostname = s.cfg.Hostname
-	c.Hub.ConnectionString = s.settings.hub[0].ConnectionString(s.cfg.Hostname)
-	c.DPS.Hostname = s.cfg.Hostname
-	c.DPS.IDScope = s.settings.idScope
-	c.DPS.ConnectionString = s.settings.provisioning[0].ConnectionString(s.cfg.Hostname)
-	url := "https://" + s.cfg.Hostname + "/"
-	if s.cfg.HTTPSPort != 443 {
-		url = "https://" + net.JoinHostPort(s.cfg.Hostname, strconv.Itoa(s.cfg.HTTPSPort)) + "/"
+	c.Hub.Hostname = n.cfg.Hostname
+	c.Hub.ConnectionString = n.settings.hub[0].ConnectionString(n.cfg.Hostname)
+	c.DPS.Hostname = n.cfg.Hostname
+	c.DPS.IDScope = n.settings.idScope
+	c.DPS.ConnectionString = n.settings.provisioning[0].ConnectionString(n.cfg.Hostname)
+	url := "https://" + n.cfg.Hostname + "/"
+	if n.cfg.HTTPSPort != 443 {
+		url = "https://" + net.JoinHostPort(n.cfg.Hostname, strconv.Itoa(n.cfg.HTTPSPort)) + "/"
 	}
-	c.Console.URL, c.Console.User, c.Console.Password = url, "admin", string(s.settings.password.Reveal())
-	c.API.URL, c.API.Token = url, string(s.settings.token.Reveal())
-	c.CA = s.pki.RootFile()
+	c.Console.URL, c.Console.User, c.Console.Password = url, "admin", string(n.settings.password.Reveal())
+	c.API.URL, c.API.Token = url, string(n.settings.token.Reveal())
+	c.CA = n.PKI.RootFile()
 	if abs, err := filepath.Abs(c.CA); err == nil {
 		c.CA = abs
 	}
-	c.Ports = Ports{MQTT: s.cfg.MQTTPort, HTTPS: s.cfg.HTTPSPort, AMQP: s.cfg.AMQPPort}
-	c.address = s.cfg.Listen
+	c.Ports = Ports{MQTT: n.cfg.MQTTPort, HTTPS: n.cfg.HTTPSPort, AMQP: n.cfg.AMQPPort}
+	c.address = n.cfg.Listen
 	if ip := net.ParseIP(c.address); ip.IsUnspecified() {
 		c.address = "127.0.0.1"
 		if ip.To4() == nil {
@@ -75,15 +72,18 @@ func (s *system) connection(*listeners) Connection {
 	return c
 }
 
-func (c Connection) save(dir string) error {
+// Address is where this machine reaches the listeners.
+func (c Connection) Address() string { return c.address }
+
+func (c Connection) save(path string) error {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(filepath.Join(dir, ConnectionFile), append(data, '\n'), 0o600)
+	return atomicfile.Write(path, append(data, '\n'), 0o600)
 }
 
-// LoadConnection reads the connection data of the installation in dir.
+// LoadConnection reads the connection data of an installation.
 func LoadConnection(path string) (Connection, error) {
 	var c Connection
 	data, err := os.ReadFile(path)

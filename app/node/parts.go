@@ -1,4 +1,4 @@
-package up
+package node
 
 import (
 	"context"
@@ -41,8 +41,9 @@ func (l linkedHub) Assign(ctx context.Context, a dps.Assignment) (created bool, 
 // authorities are the CAs that prove hub devices: those the operator added, and those of
 // X.509 enrollment groups, since the one binary holds both ends of that trust.
 type authorities struct {
-	store *sqlstore.Store
-	mu    sync.Mutex // one change at a time
+	store  *sqlstore.Store
+	groups func(context.Context) ([]*x509.Certificate, error) // CAs of enrollment groups
+	mu     sync.Mutex                                         // one change at a time
 }
 
 const certificatesSetting = "hub/certificates"
@@ -118,36 +119,18 @@ func (a *authorities) DeleteCertificate(ctx context.Context, name string) error 
 	})
 }
 
-// all returns every CA the hub accepts at this moment.
+// all returns every CA the hub accepts at this moment. Disabling an enrollment group stops new registrations and leaves
+// devices that have their place; disabling a device is how one of them is cut off.
 func (a *authorities) all(ctx context.Context) ([]*x509.Certificate, error) {
 	m, err := a.saved(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var texts []string
+	cas, err := a.groups(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for _, text := range m {
-		texts = append(texts, text)
-	}
-	for after := ""; ; {
-		groups, err := a.store.Enrollments(ctx, true, after, 100)
-		if err != nil {
-			return nil, err
-		}
-		for _, g := range groups {
-			if g.Enabled && g.Attestation.Type == "x509" {
-				texts = append(texts, g.Attestation.PrimaryCertificate, g.Attestation.SecondaryCertificate)
-			}
-			after = g.Name
-		}
-		if len(groups) < 100 {
-			break
-		}
-	}
-	var cas []*x509.Certificate
-	for _, text := range texts {
-		if text == "" {
-			continue
-		}
 		cs, err := pki.ParseCertificates([]byte(text))
 		if err != nil {
 			return nil, fmt.Errorf("a stored certificate is damaged: %w", err)

@@ -1,4 +1,4 @@
-package up
+package node
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/central/api"
 	"github.com/vauban-iot/vauban/central/ui"
+	"github.com/vauban-iot/vauban/head/https"
 	"github.com/vauban-iot/vauban/head/provisioning"
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/head/service"
@@ -21,29 +22,30 @@ import (
 
 // web is everything on the HTTPS port, told apart by path (design §5).
 type web struct {
-	sys          *system
+	n            *Node
 	console      http.Handler
 	api          http.Handler
 	provisioning *provisioning.Head
 	service      *service.Head
+	device       *https.Head
 	metrics      http.Handler
 }
 
-func (s *system) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web, error) {
-	w := &web{sys: s, service: service.New(s.hub, hubGuard, s.log)}
-	w.metrics = promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
+func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web, error) {
+	w := &web{n: n, service: service.New(n.hub, hubGuard, n.log), device: https.New(n.hub, n.log)}
+	w.metrics = promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{})
 	var err error
-	w.provisioning, err = provisioning.New(provisioning.Config{Service: s.dps, Guard: dpsGuard, Logger: s.log})
+	w.provisioning, err = provisioning.New(provisioning.Config{Service: n.Provisioning, Guard: dpsGuard, Logger: n.log})
 	if err != nil {
 		return nil, err
 	}
-	w.api, err = api.New(api.Config{Token: s.settings.token, Alerts: s.store, Feed: s.feed, Certificates: cas, Logger: s.log})
+	w.api, err = api.New(api.Config{Token: n.settings.token, Alerts: n.State, Feed: n.feed, Certificates: cas, Logger: n.log})
 	if err != nil {
 		return nil, err
 	}
 	w.console, err = ui.New(ui.Config{
-		Password: s.settings.password, Devices: s.hub, Alerts: s.store, Feed: s.feed,
-		Version: s.cfg.Version, Hostname: s.cfg.Hostname, Logger: s.log,
+		Password: n.settings.password, Devices: n.hub, Alerts: n.State, Feed: n.feed,
+		Version: n.cfg.Version, Hostname: n.cfg.Hostname, Logger: n.log,
 	})
 	return w, err
 }
@@ -66,12 +68,14 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		rw.Write([]byte("ok\n"))
 	case first == "metrics":
 		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if subtle.ConstantTimeCompare([]byte(token), w.sys.settings.token.Reveal()) != 1 {
+		if subtle.ConstantTimeCompare([]byte(token), w.n.settings.token.Reveal()) != 1 {
 			rw.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(rw, "metrics need the API token of connection.json", http.StatusUnauthorized)
 			return
 		}
 		w.metrics.ServeHTTP(rw, r)
+	case https.Owns(r.Method, segments):
+		w.device.ServeHTTP(rw, r)
 	default:
 		w.service.ServeHTTP(rw, r) // refuses what is not its own in Azure's words
 	}
@@ -81,7 +85,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 const shutdownTimeout = 5 * time.Second
 
 func (w *web) run(ctx context.Context, ln net.Listener) error {
-	cfg := w.sys.pki.DeviceTLS()
+	cfg := w.n.PKI.DeviceTLS()
 	cfg.NextProtos = []string{"http/1.1"} // Azure's header spellings do not exist in HTTP/2
 	srv := &http.Server{
 		Handler:           w,
@@ -90,7 +94,7 @@ func (w *web) run(ctx context.Context, ln net.Listener) error {
 		IdleTimeout:       3 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          slog.NewLogLogger(w.sys.log.Handler(), slog.LevelDebug), // handshakes of strangers
+		ErrorLog:          slog.NewLogLogger(w.n.log.Handler(), slog.LevelDebug), // handshakes of strangers
 	}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -1,0 +1,320 @@
+// Package node assembles a server of Vauban over whatever its state, log and certificates are kept in:
+// hub, provisioning, Defender, console and all listeners. app/up and app/serve hand it
+// the embedded or the shared engines.
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vauban-iot/vauban/access"
+	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/bus/natsbus"
+	"github.com/vauban-iot/vauban/central/live"
+	"github.com/vauban-iot/vauban/defender"
+	"github.com/vauban-iot/vauban/defender/intel"
+	"github.com/vauban-iot/vauban/dps"
+	"github.com/vauban-iot/vauban/head/amqp"
+	"github.com/vauban-iot/vauban/head/mqtt"
+	"github.com/vauban-iot/vauban/hub"
+	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/telemetry"
+	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/pki"
+	"github.com/vauban-iot/vauban/storage/sqlstore"
+)
+
+// Config of a server. Fields are required unless they say otherwise.
+type Config struct {
+	Name      string // tells this server from others on the same store; may be empty when there are none
+	Hostname  string // name devices and programs use
+	Listen    string // IP address to listen on
+	MQTTPort  int    // 0 in any of the ports: any free one
+	HTTPSPort int
+	AMQPPort  int
+
+	MasterKey  string // file of the key that seals secrets; made when it is missing
+	PKI        string // folder of certificates; made when it is missing
+	Intel      string // folder of indicator lists; made when it is missing
+	Connection string // file for the connection data, mode 0600
+	Store      func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error)
+	Bus        natsbus.Config // without Handle
+
+	Version string
+	Logger  *slog.Logger
+	// Ready hears of the connection data once every listener answers; may be nil.
+	Ready func(Connection) error
+	// Beside runs beside the server from then on, until it stops; may be nil.
+	Beside func(context.Context, *Node) error
+	// Notice tells the operator something that is no error, such as another port than usual.
+	Notice func(text string)
+}
+
+// Retention of the telemetry log.
+const (
+	telemetryAge   = 7 * 24 * time.Hour
+	telemetryBytes = 20 << 30
+)
+
+// Run starts a server, and ends when ctx does: devices are drained first, then
+// what they sent is written, then the stores close.
+func Run(ctx context.Context, cfg Config) error {
+	ports, err := listen(&cfg)
+	if err != nil {
+		return err
+	}
+	defer ports.close()
+	n, err := open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	if err := n.assemble(ctx, ports); err != nil {
+		return err
+	}
+	return n.run(ctx, ports)
+}
+
+// Node is an assembled server.
+type Node struct {
+	PKI          *pki.Authority
+	State        *sqlstore.Store
+	Provisioning *dps.Service
+	Connection   Connection
+
+	cfg      Config
+	log      *slog.Logger
+	metrics  *prometheus.Registry
+	bus      *natsbus.Bus
+	facts    bus.Log
+	settings settings
+	router   *command.Router
+	intake   *telemetry.Intake
+	hub      *hub.Hub
+	intel    *intel.Library
+	detector *defender.Detector
+	feed     *live.Feed
+	mqtt     *mqtt.Server
+	amqp     *amqp.Server
+	web      *web
+}
+
+// IDScope is that of the provisioning service.
+func (n *Node) IDScope() string { return n.settings.idScope }
+
+func open(ctx context.Context, cfg Config) (_ *Node, err error) {
+	n := &Node{cfg: cfg, log: cfg.Logger, metrics: prometheus.NewRegistry()}
+	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	sealer, err := secret.OpenSealer(cfg.MasterKey)
+	if err != nil {
+		return nil, err
+	}
+	// Keys of the CA take longest on a first start; the stores open meanwhile.
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		n.PKI, err = pki.Open(pki.Config{Dir: cfg.PKI, Hostname: cfg.Hostname, Extra: extraNames(cfg.Listen), Sealer: sealer, Logger: n.log})
+		return err
+	})
+	g.Go(func() (err error) {
+		n.State, err = cfg.Store(ctx, sealer)
+		return err
+	})
+	g.Go(func() (err error) {
+		b := cfg.Bus
+		b.Logger = n.log
+		b.Handle = func(c bus.Call) { n.router.Handle(c) } // no call can arrive before the router's first Listen
+		if n.bus, err = natsbus.Open(ctx, b); err != nil {
+			return err
+		}
+		n.router = command.NewRouter(n.bus, n.log)
+		n.facts, err = n.bus.Log(ctx, natsbus.LogConfig{Name: "telemetry", MaxAge: telemetryAge, MaxBytes: telemetryBytes})
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	n.settings, err = loadSettings(ctx, n.State)
+	return n, err
+}
+
+// extraNames adds the address devices connect to, when it is a particular one.
+func extraNames(listen string) []string {
+	if ip := net.ParseIP(listen); ip != nil && !ip.IsUnspecified() && !ip.IsLoopback() {
+		return []string{listen}
+	}
+	return nil
+}
+
+func (n *Node) close() {
+	if n.bus != nil {
+		n.bus.Close()
+	}
+	if n.State != nil {
+		if err := n.State.Close(); err != nil {
+			n.log.Error("state not closed cleanly", "err", err)
+		}
+	}
+}
+
+func (n *Node) assemble(ctx context.Context, ports *listeners) error {
+	hosts := []string{n.cfg.Hostname}
+	guard := access.NewGuard(hosts, n.settings.hub, time.Now)
+	provisioningGuard := access.NewGuard(hosts, n.settings.provisioning, time.Now)
+
+	reg, err := registry.New(registry.Config{Store: n.State})
+	if err != nil {
+		return err
+	}
+	n.intake = telemetry.NewIntake(n.facts, newIntakeMetrics(n.metrics).report)
+	cas := &authorities{store: n.State}
+	cas.groups = func(ctx context.Context) ([]*x509.Certificate, error) { return n.Provisioning.Authorities(ctx) }
+	n.hub, err = hub.New(hub.Config{
+		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Mailbox: n.State, Notices: n.State, Sessions: n.State,
+		Intake: n.intake, Router: n.router, Authorities: cas.all, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.Provisioning, err = dps.New(dps.Config{IDScope: n.settings.idScope, Store: n.State, Hub: linkedHub{n.hub}, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(n.cfg.Intel, 0o700); err != nil {
+		return fmt.Errorf("create %s: %w", n.cfg.Intel, err)
+	}
+	n.intel, err = intel.New(intel.Config{Dir: n.cfg.Intel, Logger: n.log, Registerer: n.metrics})
+	if err != nil {
+		return err
+	}
+	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Logger: n.log, Registerer: n.metrics})
+	if err != nil {
+		return err
+	}
+	n.feed = live.New(n.facts, n.log)
+	n.mqtt, err = mqtt.New(mqtt.Config{Core: n.hub, Provisioner: n.Provisioning, TLS: n.PKI.DeviceTLS(), Logger: n.log, Metrics: mqtt.NewMetrics(n.metrics)})
+	if err != nil {
+		return err
+	}
+	n.amqp = amqp.New(amqp.Config{TLS: n.PKI.DeviceTLS(), Logger: n.log})
+	n.Connection = n.connection(ports)
+	n.web, err = n.newWeb(guard, provisioningGuard, cas)
+	return err
+}
+
+// run serves until ctx ends or a part fails, and stops in the order in which parts depend on
+// each other: what takes messages in, what writes them, what reads them.
+func (n *Node) run(ctx context.Context, ports *listeners) error {
+	failed, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var stages stages
+	defer stages.stop()
+
+	writers := stages.add(fail)
+	writers.run("intake", n.intake.Run)
+	writers.run("hub", n.hub.Run)
+	readers := stages.add(fail)
+	readers.run("provisioning", n.Provisioning.Run)
+	readers.run("intel", n.intel.Run)
+	readers.run("defender", n.lead("defender", n.detector.Run))
+	readers.run("live feed", n.feed.Run)
+	readers.run("pki", n.PKI.Run)
+	heads := stages.add(fail)
+	heads.run("mqtt", func(ctx context.Context) error { return n.mqtt.Run(ctx, ports.mqtt) })
+	heads.run("amqp", func(ctx context.Context) error { return n.amqp.Run(ctx, ports.amqp) })
+	heads.run("https", func(ctx context.Context) error { return n.web.run(ctx, ports.https) })
+
+	if err := probe(failed, n.Connection, n.PKI.RootPEM()); err != nil {
+		if ctx.Err() != nil {
+			return nil // interrupted while starting
+		}
+		return err
+	}
+	if err := n.Connection.save(n.cfg.Connection); err != nil {
+		return err
+	}
+	if n.cfg.Ready != nil {
+		if err := n.cfg.Ready(n.Connection); err != nil {
+			return err
+		}
+	}
+	if n.cfg.Beside != nil {
+		stages.add(fail).run("beside", func(ctx context.Context) error { return n.cfg.Beside(ctx, n) })
+	}
+	<-failed.Done()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(failed)
+}
+
+// leadRetry is how long a server waits after it lost the lead, or failed at it.
+const leadRetry = time.Second
+
+// lead makes a part run on one server of a cluster at a time. When its lead is lost it waits for it again.
+func (n *Node) lead(name string, part func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for {
+			err := n.State.Lead(ctx, name, part)
+			if ctx.Err() != nil || err == nil {
+				return nil
+			}
+			n.log.Warn("a part that runs once in a cluster ended; it is tried again", "part", name, "err", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(leadRetry):
+			}
+		}
+	}
+}
+
+// stages stop in the reverse order in which they were added, each wholly before the next.
+type stages struct{ all []*stage }
+
+type stage struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	group  errgroup.Group
+	fail   context.CancelCauseFunc
+}
+
+func (s *stages) add(fail context.CancelCauseFunc) *stage {
+	st := &stage{fail: fail}
+	st.ctx, st.cancel = context.WithCancel(context.Background())
+	s.all = append(s.all, st)
+	return st
+}
+
+// run starts one part; its failure stops everything.
+func (st *stage) run(name string, part func(context.Context) error) {
+	st.group.Go(func() error {
+		if err := part(st.ctx); err != nil && !errors.Is(err, context.Canceled) {
+			st.fail(fmt.Errorf("%s: %w", name, err))
+		}
+		return nil
+	})
+}
+
+func (s *stages) stop() {
+	for i := len(s.all) - 1; i >= 0; i-- {
+		s.all[i].cancel()
+		_ = s.all[i].group.Wait() // failures went to fail
+	}
+}
