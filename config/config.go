@@ -34,6 +34,7 @@ type Config struct {
 	MasterKey string // file of the key that seals secrets; on every node the same
 	PKI       string // folder of the installation's CA and certificates; on every node a copy of the same
 	Intel     string // folder of indicator lists; beside the file when not given
+	Routed    string // folder of routed messages; beside the file when not given
 	// Connection is a file that gets the connection data, with secrets, mode 0600; beside the file when not given.
 	Connection string
 	Node       string // tells this server from others on the same store; the machine's name when not given
@@ -143,6 +144,7 @@ func (c *Config) fields() []field {
 		file("master_key", &c.MasterKey),
 		file("pki", &c.PKI),
 		file("intel", &c.Intel),
+		file("routed", &c.Routed),
 		file("connection", &c.Connection),
 		str("node", &c.Node),
 		choice("store.kind", &c.Store.Kind, "sqlite", "postgres"),
@@ -261,6 +263,9 @@ func parse(name, dir string, text []byte, environ []string) (*Config, error) {
 	problems = append(problems, c.environment(environ, fields)...)
 	if c.Intel == "" {
 		c.Intel = filepath.Join(dir, "intel")
+	}
+	if c.Routed == "" {
+		c.Routed = filepath.Join(dir, "routed")
 	}
 	if c.Connection == "" {
 		c.Connection = filepath.Join(dir, "connection.json")

@@ -84,7 +84,8 @@ func configCheck() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check a configuration file and print every problem with its place",
-		Long:  `Check a configuration file, together with VAUBAN_... in the environment, without starting anything. Problems make the exit code 3.`,
+		Long: `Check a configuration file, together with VAUBAN_... in the environment, without starting
+anything. Problems make the exit code 3.`,
 		Example: `  vauban config check --config vauban.toml
   vauban config check --config vauban.toml --output json`,
 		Args: cobra.NoArgs,

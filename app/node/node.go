@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,6 +49,8 @@ type Config struct {
 	MasterKey  string // file of the key that seals secrets; made when it is missing
 	PKI        string // folder of certificates; made when it is missing
 	Intel      string // folder of indicator lists; made when it is missing
+	Blobs      string // folder of the files that devices store; made when it is missing. Empty: they may not
+	Routed     string // folder of routed messages; made when it is needed
 	Connection string // file for the connection data, mode 0600
 	Store      func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error)
 	Bus        natsbus.Config // without Handle
@@ -103,9 +106,11 @@ type Node struct {
 	router   *command.Router
 	intake   *telemetry.Intake
 	hub      *hub.Hub
+	files    *files // nil: devices may not store files
 	intel    *intel.Library
 	detector *defender.Detector
 	feed     *live.Feed
+	routes   *routes
 	mqtt     *mqtt.Server
 	amqp     *amqp.Server
 	web      *web
@@ -122,6 +127,11 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 			n.close()
 		}
 	}()
+	for _, file := range []string{cfg.MasterKey, cfg.Connection} {
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			return nil, fmt.Errorf("create the folder of %s: %w", file, err)
+		}
+	}
 	sealer, err := secret.OpenSealer(cfg.MasterKey)
 	if err != nil {
 		return nil, err
@@ -185,10 +195,17 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	n.intake = telemetry.NewIntake(n.facts, newIntakeMetrics(n.metrics).report)
 	cas := &authorities{store: n.State}
 	cas.groups = func(ctx context.Context) ([]*x509.Certificate, error) { return n.Provisioning.Authorities(ctx) }
-	n.hub, err = hub.New(hub.Config{
-		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Mailbox: n.State, Notices: n.State, Sessions: n.State,
+	if n.files, err = n.openFiles(ctx, guard); err != nil {
+		return err
+	}
+	hubConfig := hub.Config{
+		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
 		Intake: n.intake, Router: n.router, Authorities: cas.all, Logger: n.log,
-	})
+	}
+	if n.files != nil {
+		hubConfig.Uploads = n.files.uploads
+	}
+	n.hub, err = hub.New(hubConfig)
 	if err != nil {
 		return err
 	}
@@ -207,6 +224,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err != nil {
 		return err
 	}
+	n.routes = newRoutes(n, n.cfg.Routed)
 	n.feed = live.New(n.facts, n.log)
 	n.mqtt, err = mqtt.New(mqtt.Config{Core: n.hub, Provisioner: n.Provisioning, TLS: n.PKI.DeviceTLS(), Logger: n.log, Metrics: mqtt.NewMetrics(n.metrics)})
 	if err != nil {
@@ -229,12 +247,17 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	writers := stages.add(fail)
 	writers.run("intake", n.intake.Run)
 	writers.run("hub", n.hub.Run)
+	writers.run("jobs", n.lead("jobs", n.hub.RunJobs))
 	readers := stages.add(fail)
 	readers.run("provisioning", n.Provisioning.Run)
 	readers.run("intel", n.intel.Run)
 	readers.run("defender", n.lead("defender", n.detector.Run))
+	readers.run("routing", n.lead("routing", n.routes.run))
 	readers.run("live feed", n.feed.Run)
 	readers.run("pki", n.PKI.Run)
+	if n.files != nil {
+		readers.run("files", n.files.store.Run)
+	}
 	heads := stages.add(fail)
 	heads.run("mqtt", func(ctx context.Context) error { return n.mqtt.Run(ctx, ports.mqtt) })
 	heads.run("amqp", func(ctx context.Context) error { return n.amqp.Run(ctx, ports.amqp) })

@@ -18,6 +18,7 @@ import (
 	"github.com/vauban-iot/vauban/head/provisioning"
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/head/service"
+	"github.com/vauban-iot/vauban/head/upgrade"
 )
 
 // web is everything on the HTTPS port, told apart by path (design §5).
@@ -29,17 +30,22 @@ type web struct {
 	service      *service.Head
 	device       *https.Head
 	metrics      http.Handler
+	sockets      *upgrade.Head
 }
 
 func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web, error) {
 	w := &web{n: n, service: service.New(n.hub, hubGuard, n.log), device: https.New(n.hub, n.log)}
+	w.sockets = upgrade.New(map[string]func(*upgrade.Conn){
+		"mqtt":      func(c *upgrade.Conn) { n.mqtt.Take(c) },
+		"AMQPWSB10": func(c *upgrade.Conn) { n.amqp.Take(c) },
+	}, n.log)
 	w.metrics = promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{})
 	var err error
 	w.provisioning, err = provisioning.New(provisioning.Config{Service: n.Provisioning, Guard: dpsGuard, Logger: n.log})
 	if err != nil {
 		return nil, err
 	}
-	w.api, err = api.New(api.Config{Token: n.settings.token, Alerts: n.State, Feed: n.feed, Certificates: cas, Logger: n.log})
+	w.api, err = api.New(api.Config{Token: n.settings.token, Alerts: n.State, Feed: n.feed, Certificates: cas, Routing: n.routes, Logger: n.log})
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +63,8 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		first = strings.ToLower(segments[0])
 	}
 	switch {
+	case upgrade.Wants(r, segments):
+		w.sockets.ServeHTTP(rw, r)
 	case first == "" || first == "console":
 		w.console.ServeHTTP(rw, r)
 	case first == "api":
@@ -74,6 +82,8 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 		w.metrics.ServeHTTP(rw, r)
+	case w.n.files != nil && w.n.files.head.Owns(r.URL.Path):
+		w.n.files.head.ServeHTTP(rw, r)
 	case https.Owns(r.Method, segments):
 		w.device.ServeHTTP(rw, r)
 	default:

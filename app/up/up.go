@@ -55,7 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 	in := func(name string) string { return filepath.Join(cfg.Data, name) }
 	n := node.Config{
 		Hostname: cfg.Hostname, Listen: cfg.Listen, MQTTPort: cfg.MQTTPort, HTTPSPort: cfg.HTTPSPort, AMQPPort: cfg.AMQPPort,
-		MasterKey: in("master.key"), PKI: in("pki"), Intel: in("intel"), Connection: in(ConnectionFile),
+		MasterKey: in("master.key"), PKI: in("pki"), Intel: in("intel"), Routed: in("routed"), Blobs: in("blobs"), Connection: in(ConnectionFile),
 		Store: func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error) {
 			return sqlite.Open(ctx, sqlite.Config{Path: in("state.db"), Sealer: sealer, Logger: cfg.Logger})
 		},

@@ -1,5 +1,5 @@
-// Package api is the operator's JSON API under /api: live messages, alerts, and the CAs that
-// prove devices. The command line uses it, and so may scripts; api/openapi/central.yaml describes
+// Package api is the operator's JSON API under /api: live messages, alerts, the CAs that
+// prove devices, and where messages are routed. The command line uses it, and so may scripts; api/openapi/central.yaml describes
 // it for them.
 //
 // Every request carries the installation's token as Authorization: Bearer. Whoever holds it may
@@ -29,6 +29,7 @@ type Config struct {
 	Alerts       AlertStore
 	Feed         Feed
 	Certificates CertificateStore
+	Routing      RoutingStore
 	Now          func() time.Time // nil: time.Now
 	Logger       *slog.Logger     // nil: slog.Default()
 }
@@ -79,12 +80,14 @@ var routes = []struct {
 	{http.MethodGet, "/api/certificates", (*API).certificates},
 	{http.MethodPut, "/api/certificates/{name}", (*API).putCertificate},
 	{http.MethodDelete, "/api/certificates/{name}", (*API).deleteCertificate},
+	{http.MethodGet, "/api/routing", (*API).routing},
+	{http.MethodPut, "/api/routing", (*API).putRouting},
 }
 
 // New returns an API.
 func New(cfg Config) (*API, error) {
-	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Feed == nil || cfg.Certificates == nil {
-		return nil, errors.New("api: Token, Alerts, Feed and Certificates are required")
+	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil {
+		return nil, errors.New("api: Token, Alerts, Feed, Certificates and Routing are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

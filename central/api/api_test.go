@@ -113,6 +113,7 @@ type world struct {
 	*API
 	alerts *alerts
 	certs  certificates
+	routed routed
 	intake *telemetry.Intake
 	feed   *live.Feed
 	logged bytes.Buffer
@@ -125,7 +126,7 @@ func newWorld(t *testing.T) *world {
 	logger := slog.New(slog.NewTextHandler(&w.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.feed = live.New(l, slog.New(slog.DiscardHandler))
 	var err error
-	w.API, err = New(Config{Token: secret.New([]byte(token)), Alerts: w.alerts, Feed: w.feed, Certificates: w.certs, Logger: logger})
+	w.API, err = New(Config{Token: secret.New([]byte(token)), Alerts: w.alerts, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -544,4 +545,46 @@ func TestMessages_Refuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the feed does not run
 		refused(t, newWorld(t).ask(t, "GET", "/api/messages", ""), 503, "Unavailable")
 	})
+}
+
+// routed keeps a routing as it is, and refuses what is no JSON.
+type routed struct{ text []byte }
+
+func (r *routed) Routing(context.Context) ([]byte, error) {
+	if r.text == nil {
+		return []byte(`{"routes":[]}`), nil
+	}
+	return r.text, nil
+}
+
+func (r *routed) PutRouting(_ context.Context, text []byte) ([]byte, error) {
+	if !json.Valid(text) {
+		return nil, fault.New(fault.Malformed, "the routing configuration cannot be read")
+	}
+	r.text = text
+	return text, nil
+}
+
+func TestRouting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, c := range []struct {
+		method, body string
+		status       int
+		want         string
+	}{
+		{"GET", "", 200, `{"routes":[]}`},
+		{"PUT", `{"routes":[{"name":"r"}]}`, 200, `{"routes":[{"name":"r"}]}`},
+		{"PUT", `{"routes":`, 400, "cannot be read"},
+		{"PUT", strings.Repeat(" ", maxRouting+1), 413, "may have"},
+		{"GET", "", 200, `{"routes":[{"name":"r"}]}`},
+	} {
+		rec := w.ask(t, c.method, "/api/routing", c.body)
+		if rec.Code != c.status || !strings.Contains(rec.Body.String(), c.want) {
+			t.Errorf("%s %.40q: %d %s, want %d with %s", c.method, c.body, rec.Code, rec.Body, c.status, c.want)
+		}
+	}
+	if !strings.Contains(w.logged.String(), "routing replaced") {
+		t.Error("no audit record was written")
+	}
 }

@@ -116,6 +116,12 @@ func lexOne(text string, i int) (token, int, error) {
 			break
 		}
 		return token{kind: tokQuoted, text: name, at: i}, n + 2, nil
+	case c == '{': // a quoted name in the conditions of routes
+		n := strings.IndexByte(text[i:], '}')
+		if n < 2 || strings.ContainsAny(text[i+1:i+n], "{[]'\"") {
+			return token{}, 0, syntaxError(text, i, "a name in braces needs its closing brace")
+		}
+		return token{kind: tokQuoted, text: text[i+1 : i+n], at: i}, n + 1, nil
 	case isNameByte(c) && !isDigit(c):
 		n := 1
 		for i+n < len(text) && isNameByte(text[i+n]) {
@@ -135,7 +141,7 @@ func lexOne(text string, i int) (token, int, error) {
 			return token{kind: tokOp, text: canonical, at: i}, 2, nil
 		}
 	}
-	if strings.IndexByte("=<>()[],.+-*/%{}", c) >= 0 {
+	if strings.IndexByte("=<>()[],.+-*/%", c) >= 0 {
 		return token{kind: tokOp, text: string(c), at: i}, 1, nil
 	}
 	r, _ := utf8.DecodeRuneInString(text[i:])

@@ -470,3 +470,30 @@ func (p *parser) call() (Expr, error) {
 	}
 	return &Call{Name: name, Args: args, fn: f.fn}, nil
 }
+
+// ParseMessageCondition reads the condition of a route: an expression over a message. {name} quotes a name, as
+// [[name]] does (hub-service §7.2). Its error is fault.Invalid.
+func ParseMessageCondition(text string) (*Condition, error) {
+	p, err := newParser(text)
+	if err != nil {
+		return nil, err
+	}
+	c := &Condition{}
+	if c.Where, err = p.expr(0); err != nil {
+		return nil, err
+	}
+	return c, p.end()
+}
+
+// ParsePath reads one path. Its error is fault.Invalid.
+func ParsePath(text string) (Path, error) {
+	p, err := newParser(text)
+	if err != nil {
+		return nil, err
+	}
+	path, err := p.path()
+	if err != nil {
+		return nil, err
+	}
+	return path, p.end()
+}
