@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -76,8 +77,19 @@ func (l *eventLog) Follow(ctx context.Context, from bus.Start, ready func(), han
 	if err != nil {
 		return l.ended(ctx, err)
 	}
-	return l.read(ctx, c, ready, func(m jetstream.Msg) error { return l.give(m, handle) })
+	return l.read(ctx, c, followAhead, ready, func(m jetstream.Msg) error { return l.give(m, handle) })
 }
+
+// How many entries a reader takes ahead. One that acknowledges takes none: what waits behind a slow entry would be
+// thought lost and come a second time.
+const (
+	followAhead = 64
+	workAhead   = 1
+)
+
+// ackWait is how long an entry may be worked on without a sign of life, and so how long another reader waits for the
+// one that a dead reader held.
+const ackWait = 30 * time.Second
 
 // retryPause is how long a failed entry waits before Work gives it again.
 const retryPause = time.Second
@@ -88,13 +100,14 @@ func (l *eventLog) Work(ctx context.Context, name string, handle func(bus.Entry)
 		Durable:       name,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		AckPolicy:     jetstream.AckAllPolicy,
-		AckWait:       30 * time.Second,
+		AckWait:       l.b.ackWait,
 		MaxAckPending: 1024,
 	})
 	if err != nil {
 		return l.ended(ctx, err)
 	}
-	return l.read(ctx, c, nil, func(m jetstream.Msg) error {
+	return l.read(ctx, c, workAhead, nil, func(m jetstream.Msg) error {
+		defer signs(m, l.b.ackWait/3)()
 		for {
 			err := l.give(m, handle)
 			if err == nil {
@@ -106,16 +119,35 @@ func (l *eventLog) Work(ctx context.Context, name string, handle func(bus.Entry)
 				return ctx.Err()
 			case <-time.After(retryPause):
 			}
-			// Tell the server we are alive, or it would deliver the entry a second time behind our back.
-			if err := m.InProgress(); err != nil {
-				return err
-			}
 		}
 	})
 }
 
-func (l *eventLog) read(ctx context.Context, c jetstream.Consumer, ready func(), handle func(jetstream.Msg) error) error {
-	it, err := c.Messages(jetstream.PullMaxMessages(64))
+// signs tells the server that an entry is worked on, until stop is called, or it would deliver it a second time
+// behind our back.
+func signs(m jetstream.Msg, every time.Duration) (stop func()) {
+	var mu sync.Mutex
+	var timer *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(every, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if timer != nil {
+			_ = m.InProgress() // when it fails the entry comes again, which its reader must bear
+			timer.Reset(every)
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		timer.Stop()
+		timer = nil
+	}
+}
+
+func (l *eventLog) read(ctx context.Context, c jetstream.Consumer, ahead int, ready func(), handle func(jetstream.Msg) error) error {
+	it, err := c.Messages(jetstream.PullMaxMessages(ahead))
 	if err != nil {
 		return l.ended(ctx, err)
 	}

@@ -44,6 +44,8 @@ type Bus struct {
 	calls  chan *nats.Msg
 	closed chan struct{}
 	done   chan struct{}
+
+	ackWait time.Duration // shorter in tests
 }
 
 var _ bus.Post = (*Bus)(nil)
@@ -62,7 +64,7 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	if (cfg.Dir == "") == (cfg.URL == "") {
 		return nil, errors.New("natsbus: set either Dir or URL")
 	}
-	b := &Bus{cfg: cfg, calls: make(chan *nats.Msg, maxPendingCalls), closed: make(chan struct{}), done: make(chan struct{})}
+	b := &Bus{cfg: cfg, ackWait: ackWait, calls: make(chan *nats.Msg, maxPendingCalls), closed: make(chan struct{}), done: make(chan struct{})}
 	opts := []nats.Option{
 		nats.Name("vauban"),
 		nats.MaxReconnects(-1),

@@ -97,3 +97,39 @@ func startServer(t testing.TB, bin string) string {
 	}
 	return "nats://" + <-address
 }
+
+// An entry that takes longer than the server waits, and those behind it, come once.
+func TestWork_SlowReader(t *testing.T) {
+	t.Parallel()
+	b, err := natsbus.Open(t.Context(), natsbus.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	const wait = 300 * time.Millisecond
+	b.SetAckWait(wait)
+	log, err := b.Log(t.Context(), natsbus.LogConfig{Name: "slow"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range byte(4) {
+		if _, err := log.Append(t.Context(), []byte{i}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 10*wait)
+	defer stop()
+	var seen []byte
+	if err := log.Work(ctx, "reader", func(e bus.Entry) error {
+		seen = append(seen, e.Data...)
+		if e.Data[0] == 0 {
+			time.Sleep(4 * wait)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if string(seen) != "\x00\x01\x02\x03" {
+		t.Errorf("the reader was given %v, want each entry once", seen)
+	}
+}
