@@ -62,8 +62,8 @@ func mosquitto(ctx context.Context, cfg Config, dir string) (*load.Result, error
 		return nil, err
 	}
 	defer func() {
-		cmd.Process.Kill()
-		cmd.Wait() // it was killed: its status says nothing
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed: its status says nothing
 	}()
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	if err := reachable(ctx, address); err != nil {

@@ -87,6 +87,7 @@ func printReport(w io.Writer, cfg benchd.Config, r *benchd.Report) error {
 	}
 	if r.Idle != nil {
 		fmt.Fprintf(w, "idle TLS session          %.1f KB resident  (%d sessions)\n", r.Idle.BytesPerSession/1024, r.Idle.Sessions)
+		fmt.Fprintf(w, "full TLS connect, SAS     %.0f/s  (all cut at once: back after %.1f s)\n", r.Idle.Connects, r.Idle.Back)
 	}
 	if r.Peer != nil {
 		fmt.Fprintf(w, "vauban / mosquitto        %.2f\n", r.Ratio)

@@ -80,7 +80,7 @@ func (a *API) messages(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-ndjson; charset=utf-8")
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
-	defer rc.SetWriteDeadline(time.Time{}) // the connection goes on
+	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }() // the connection goes on
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	var out bytes.Buffer

@@ -101,11 +101,11 @@ func (c *Console) serve(w http.ResponseWriter, r *http.Request, s *session, load
 		case <-ctx.Done():
 			return nil
 		case <-s.ended:
-			st.out.send("gone", struct{}{})
+			_ = st.out.send("gone", struct{}{})
 			return nil
 		case <-ticker.C:
 			if c.sessions.of(r) == nil {
-				st.out.send("gone", struct{}{})
+				_ = st.out.send("gone", struct{}{})
 				return nil
 			}
 			err = st.view(ctx, load)

@@ -150,13 +150,10 @@ func (v Value) String() string {
 		var b strings.Builder
 		b.WriteByte('\'')
 		for _, r := range v.str {
-			switch {
-			case r == '\'' || r == '\\':
+			if r == '\'' || r == '\\' {
 				b.WriteByte('\\')
-				b.WriteRune(r)
-			default:
-				b.WriteRune(r)
 			}
+			b.WriteRune(r)
 		}
 		return b.String() + "'"
 	case Number:

@@ -58,6 +58,6 @@ func AppendRecord(dst []byte, m *iot.Message) []byte {
 		Properties map[string]*string `json:"Properties"`
 		System     map[string]string  `json:"SystemProperties"`
 		Body       json.RawMessage    `json:"Body"`
-	}{iot.FormatTime(m.Enqueued), properties, system, json.RawMessage(body)})
+	}{iot.FormatTime(m.Enqueued), properties, system, body})
 	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
 }

@@ -49,7 +49,7 @@ func (p *pool) lead(ctx context.Context, name string, run func(context.Context) 
 			if err := conn.PingContext(ctx); err != nil && ctx.Err() == nil {
 				// Another node may lead already. Ours ends before we return.
 				stop()
-				<-done
+				_ = <-done // its end matters, not its error: the lead is gone
 				return fmt.Errorf("store: the lead of %s is lost: %w", name, err)
 			}
 		}
