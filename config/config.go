@@ -34,6 +34,7 @@ type Config struct {
 	MasterKey string // file of the key that seals secrets; on every node the same
 	PKI       string // folder of the installation's CA and certificates; on every node a copy of the same
 	Intel     string // folder of indicator lists; beside the file when not given
+	Blobs     string // folder of the files that devices store; beside the file when not given and the store is SQLite, else none
 	Routed    string // folder of routed messages; beside the file when not given
 	// Connection is a file that gets the connection data, with secrets, mode 0600; beside the file when not given.
 	Connection string
@@ -144,6 +145,7 @@ func (c *Config) fields() []field {
 		file("master_key", &c.MasterKey),
 		file("pki", &c.PKI),
 		file("intel", &c.Intel),
+		file("blobs", &c.Blobs),
 		file("routed", &c.Routed),
 		file("connection", &c.Connection),
 		str("node", &c.Node),
@@ -263,6 +265,9 @@ func parse(name, dir string, text []byte, environ []string) (*Config, error) {
 	problems = append(problems, c.environment(environ, fields)...)
 	if c.Intel == "" {
 		c.Intel = filepath.Join(dir, "intel")
+	}
+	if c.Blobs == "" && c.Store.Kind == "sqlite" { // several servers need a folder they share, which nobody can guess
+		c.Blobs = filepath.Join(dir, "blobs")
 	}
 	if c.Routed == "" {
 		c.Routed = filepath.Join(dir, "routed")

@@ -16,6 +16,8 @@ import (
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/fleet/configuration"
+	"github.com/vauban-iot/vauban/hub/fleet/job"
 	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
@@ -32,17 +34,22 @@ type Config struct {
 	Presence PresenceStore
 	Twins    twin.Store
 	Fleet    *fleet.Fleet
-	Mailbox  command.Mailbox
-	Notices  notice.Store
-	Uploads  *upload.Service // nil: devices may not store files
-	Sessions command.Sessions
-	Intake   *telemetry.Intake
-	Router   *command.Router
-	Node     string // tells this server from others on the same store; empty when there are none
+	Jobs     job.Store
+	// Configurations keeps automatic configurations and deployments.
+	Configurations configuration.Store
+	Mailbox        command.Mailbox
+	Notices        notice.Store
+	Uploads        *upload.Service // nil: devices may not store files
+	Sessions       command.Sessions
+	Intake         *telemetry.Intake
+	Router         *command.Router
+	Node           string // tells this server from others on the same store; empty when there are none
 	// Authorities returns the CAs whose certificates prove devices of type certificateAuthority.
 	Authorities func(ctx context.Context) ([]*x509.Certificate, error)
-	Now         func() time.Time // nil: time.Now
-	Logger      *slog.Logger     // nil: slog.Default()
+	// Refused returns the kinds of tokens that prove nobody, whoever signed them; nil: none are.
+	Refused func(ctx context.Context) (access.Refused, error)
+	Now     func() time.Time // nil: time.Now
+	Logger  *slog.Logger     // nil: slog.Default()
 }
 
 // PresenceStore records who is connected.
@@ -57,6 +64,9 @@ type Hub struct {
 	cfg Config
 	log *slog.Logger
 	now func() time.Time
+
+	jobs           *job.Service
+	configurations *configuration.Service
 
 	seed     maphash.Seed
 	locks    [256]sync.Mutex   // order desired updates of one device: see orderDesired
@@ -73,7 +83,7 @@ type Hub struct {
 // New returns a hub. Run must be called for it to keep presence and expire messages.
 func New(cfg Config) (*Hub, error) {
 	switch {
-	case len(cfg.Hosts) == 0, cfg.Guard == nil, cfg.Registry == nil, cfg.Presence == nil, cfg.Twins == nil, cfg.Fleet == nil,
+	case len(cfg.Hosts) == 0, cfg.Guard == nil, cfg.Registry == nil, cfg.Presence == nil, cfg.Twins == nil, cfg.Fleet == nil, cfg.Jobs == nil, cfg.Configurations == nil,
 		cfg.Mailbox == nil, cfg.Notices == nil, cfg.Sessions == nil, cfg.Intake == nil, cfg.Router == nil, cfg.Authorities == nil:
 		return nil, errors.New("hub: incomplete configuration")
 	}
@@ -83,7 +93,10 @@ func New(cfg Config) (*Hub, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Hub{cfg: cfg, log: cfg.Logger, now: cfg.Now, seed: maphash.MakeSeed(), sessions: make(map[*session]struct{})}, nil
+	h := &Hub{cfg: cfg, log: cfg.Logger, now: cfg.Now, seed: maphash.MakeSeed(), sessions: make(map[*session]struct{})}
+	h.jobs = job.New(job.Config{Store: cfg.Jobs, Hub: h, Finder: cfg.Fleet, Now: cfg.Now, Logger: cfg.Logger})
+	h.configurations = configuration.New(configuration.Config{Store: cfg.Configurations, Hub: h, Fleet: cfg.Fleet, Now: cfg.Now, Logger: cfg.Logger})
+	return h, nil
 }
 
 // Host is the hub's own name.

@@ -77,13 +77,8 @@ func (s *session) open(ctx context.Context, want iot.Opening) (opened iot.Opened
 	h := s.hub
 	// From here on a change of the identity reaches the link. One that came before may have
 	// been missed between the proof and the route.
-	switch d, err := h.cfg.Registry.Identity(ctx, s.id); {
-	case fault.Is(err, fault.NotFound):
-		return opened, fault.Wrap(fault.Unauthorized, err, "the device is not registered any more")
-	case err != nil:
+	if err := h.admit(ctx, s.id); err != nil {
 		return opened, err
-	case d.Status == registry.Disabled:
-		return opened, fault.New(fault.Disabled, "the device is disabled")
 	}
 	if want.Clean {
 		err = h.cfg.Sessions.DropSession(ctx, s.id)

@@ -2,10 +2,12 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/iot"
 )
@@ -115,4 +117,23 @@ func (v *visit) EndUpload(ctx context.Context, correlationID string, success boo
 		return upload.ErrNoStorage
 	}
 	return v.hub.cfg.Uploads.End(ctx, v.id, correlationID, success)
+}
+
+// InvokeFrom calls a direct method for a module: of its own device and of its device's other modules,
+// and of the devices below an edge device. Other targets are fault.NotFound, as if they were not there.
+func (h *Hub) InvokeFrom(ctx context.Context, caller, target iot.ID, m command.Method) (command.Result, error) {
+	if target.Device != caller.Device {
+		from, err := h.cfg.Registry.Identity(ctx, iot.ID{Device: caller.Device})
+		if err != nil {
+			return command.Result{}, err
+		}
+		to, err := h.cfg.Registry.Identity(ctx, iot.ID{Device: target.Device})
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return command.Result{}, err
+		}
+		if err != nil || from.Scope == "" || !slices.Contains(to.ParentScopes, from.Scope) || !from.Edge {
+			return command.Result{}, fault.New(fault.NotFound, "%s is no device below %s", target.Device, caller.Device)
+		}
+	}
+	return h.Invoke(ctx, target, m)
 }

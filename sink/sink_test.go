@@ -16,12 +16,17 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/routing"
 	"github.com/vauban-iot/vauban/internal/conform"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/sink/jsonlines"
+	"github.com/vauban-iot/vauban/sink/kafkasink"
 	"github.com/vauban-iot/vauban/sink/natsink"
 	"github.com/vauban-iot/vauban/sink/webhook"
 	"github.com/vauban-iot/vauban/wire/bag"
@@ -179,6 +184,84 @@ func TestNATS(t *testing.T) {
 	}
 	for _, e := range []routing.Endpoint{{}, {URL: "http://x", Subject: "a"}, {URL: "nats://x"}, {URL: "nats://x", Subject: "a.>"}, {URL: "nats://x", Subject: "a b"}} {
 		if _, err := natsink.New(e); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%+v: got %v, want invalid", e, err)
+		}
+	}
+}
+
+// The broker is franz-go's own fake: a real one cannot be had on the machines that run the tests.
+func TestKafka(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "telemetry"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	brokers := strings.Join(cluster.ListenAddrs(), ",")
+	s, err := kafkasink.New(routing.Endpoint{Name: "e", Brokers: brokers, Topic: "telemetry"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Deliver(t.Context(), messages(50)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics("telemetry"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var got, want []string
+	partition := int32(-1)
+	for len(got) < 50 {
+		fetches := c.PollFetches(t.Context())
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			got = append(got, string(r.Value))
+			if partition >= 0 && r.Partition != partition || string(r.Key) != "d1" {
+				t.Errorf("record of key %s in partition %d, want all of a device in one", r.Key, r.Partition)
+			}
+			partition = r.Partition
+		})
+	}
+	for i := range 50 {
+		want = append(want, fmt.Sprint(i))
+	}
+	if numbers(t, got...) != strings.Join(want, " ") {
+		t.Errorf("the topic holds %s", numbers(t, got...))
+	}
+	// Refusals: what never fits is told apart from a broker that is away.
+	cluster.ControlKey(0, func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		produce := req.(*kmsg.ProduceRequest)
+		resp := produce.ResponseKind().(*kmsg.ProduceResponse)
+		for _, topic := range produce.Topics {
+			rt := kmsg.NewProduceResponseTopic()
+			rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+			for _, p := range topic.Partitions {
+				rp := kmsg.NewProduceResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, kerr.MessageTooLarge.Code
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+	if err := s.Deliver(t.Context(), messages(1)); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a message that is too large: got %v, want invalid", err)
+	}
+	missing, err := kafkasink.New(routing.Endpoint{Name: "e", Brokers: brokers, Topic: "missing"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer missing.Close()
+	if err := missing.Deliver(t.Context(), messages(1)); err == nil || fault.Is(err, fault.Invalid) {
+		t.Errorf("a topic that does not exist: got %v, want an error that is tried again", err)
+	}
+	for _, e := range []routing.Endpoint{{}, {Brokers: "host", Topic: "t"}, {Brokers: "h:1,", Topic: "t"}, {Brokers: "h:1"}, {Brokers: "h:1", Topic: "a b"}} {
+		if _, err := kafkasink.New(e); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%+v: got %v, want invalid", e, err)
 		}
 	}

@@ -47,8 +47,8 @@ the fallback when it meets none. Conditions are those of Azure's routing queries
    "enrichments": [{"key": "site", "value": "$twin.tags.site", "endpointNames": ["hook"]}]}
 
 Endpoints are of type storage (files of JSON lines in the folder "routed" of the data
-folder), webhook, and nats (a subject of a JetStream stream). "events" is the log that
-the console and monitor read; it has every message.`,
+folder), webhook, nats (a subject of a JetStream stream), and kafka (a topic). "events"
+is the log that the console and monitor read; it has every message.`,
 		Example: `  vauban route set routing.json
   vauban route show | jq '.routes[0].isEnabled = false' | vauban route set -`,
 		Args: cobra.ExactArgs(1),

@@ -63,6 +63,8 @@ Interrupt once to drain devices and stop; twice to exit at once.`,
 	f.IntVar(&cfg.HTTPSPort, "https-port", cfg.HTTPSPort, "port for REST and console; 0 for any free one")
 	f.IntVar(&cfg.AMQPPort, "amqp-port", cfg.AMQPPort, "port where AMQP clients are told that AMQP is not served yet; 0 for any free one")
 	f.BoolVar(&cfg.Demo, "demo", false, "add virtual boards that provision, send telemetry and misbehave")
+	f.BoolVar(&cfg.FaultInjection, "fault-injection", false, "let devices ask for broken connections and refusals (AzIoTHub_FaultOperationType), as the SDKs' end-to-end suites do; never in production")
+	_ = f.MarkHidden("fault-injection") // the flag is there: it was made in the line above
 	f.BoolVarP(&verbose, "verbose", "v", false, "log connections refused and changes made, too")
 	out.register(c)
 	return c

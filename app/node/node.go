@@ -55,6 +55,9 @@ type Config struct {
 	Store      func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error)
 	Bus        natsbus.Config // without Handle
 
+	// FaultInjection lets devices ask for misbehaviour (hub-device §11); for tests of SDKs.
+	FaultInjection bool
+
 	Version string
 	Logger  *slog.Logger
 	// Ready hears of the connection data once every listener answers; may be nil.
@@ -104,6 +107,7 @@ type Node struct {
 	facts    bus.Log
 	settings settings
 	router   *command.Router
+	switches *switches
 	intake   *telemetry.Intake
 	hub      *hub.Hub
 	files    *files // nil: devices may not store files
@@ -186,6 +190,8 @@ func (n *Node) close() {
 func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	hosts := []string{n.cfg.Hostname}
 	guard := access.NewGuard(hosts, n.settings.hub, time.Now)
+	n.switches = &switches{store: n.State, log: n.log}
+	guard.RefuseWhen(n.switches.policies)
 	provisioningGuard := access.NewGuard(hosts, n.settings.provisioning, time.Now)
 
 	reg, err := registry.New(registry.Config{Store: n.State})
@@ -199,8 +205,8 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 		return err
 	}
 	hubConfig := hub.Config{
-		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
-		Intake: n.intake, Router: n.router, Authorities: cas.all, Logger: n.log,
+		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Configurations: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
+		Intake: n.intake, Router: n.router, Authorities: cas.all, Refused: n.switches.Refused, Logger: n.log,
 	}
 	if n.files != nil {
 		hubConfig.Uploads = n.files.uploads
@@ -226,7 +232,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	}
 	n.routes = newRoutes(n, n.cfg.Routed)
 	n.feed = live.New(n.facts, n.log)
-	n.mqtt, err = mqtt.New(mqtt.Config{Core: n.hub, Provisioner: n.Provisioning, TLS: n.PKI.DeviceTLS(), Logger: n.log, Metrics: mqtt.NewMetrics(n.metrics)})
+	n.mqtt, err = mqtt.New(mqtt.Config{Core: n.hub, Provisioner: n.Provisioning, TLS: n.PKI.DeviceTLS(), Logger: n.log, Metrics: mqtt.NewMetrics(n.metrics), FaultInjection: n.cfg.FaultInjection})
 	if err != nil {
 		return err
 	}
@@ -248,6 +254,7 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	writers.run("intake", n.intake.Run)
 	writers.run("hub", n.hub.Run)
 	writers.run("jobs", n.lead("jobs", n.hub.RunJobs))
+	writers.run("configurations", n.lead("configurations", n.hub.RunConfigurations))
 	readers := stages.add(fail)
 	readers.run("provisioning", n.Provisioning.Run)
 	readers.run("intel", n.intel.Run)

@@ -15,6 +15,7 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/routing"
 	"github.com/vauban-iot/vauban/sink/jsonlines"
+	"github.com/vauban-iot/vauban/sink/kafkasink"
 	"github.com/vauban-iot/vauban/sink/natsink"
 	"github.com/vauban-iot/vauban/sink/webhook"
 )
@@ -111,11 +112,17 @@ func (r *routes) sink(e routing.Endpoint) (s routing.Sink, done func(), err erro
 			return nil, nil, err
 		}
 		return n, n.Close, nil
+	case "kafka":
+		k, err := kafkasink.New(e)
+		if err != nil {
+			return nil, nil, err
+		}
+		return k, k.Close, nil
 	case "storage":
 		s, err = jsonlines.New(r.folder, r.n.cfg.Hostname, e)
 		return s, nil, err
 	}
-	return nil, nil, fault.New(fault.Invalid, "endpoint %q: unknown type %q (want \"webhook\", \"nats\" or \"storage\")", e.Name, e.Type)
+	return nil, nil, fault.New(fault.Invalid, "endpoint %q: unknown type %q (want \"webhook\", \"nats\", \"kafka\" or \"storage\")", e.Name, e.Type)
 }
 
 // run keeps the readers of the present routing, and starts them anew when it changes.

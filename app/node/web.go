@@ -45,7 +45,7 @@ func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web,
 	if err != nil {
 		return nil, err
 	}
-	w.api, err = api.New(api.Config{Token: n.settings.token, Alerts: n.State, Feed: n.feed, Certificates: cas, Routing: n.routes, Logger: n.log})
+	w.api, err = api.New(api.Config{Token: n.settings.token, Alerts: n.State, Feed: n.feed, Certificates: cas, Routing: n.routes, Authentication: n.switches, Logger: n.log})
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.metrics.ServeHTTP(rw, r)
 	case w.n.files != nil && w.n.files.head.Owns(r.URL.Path):
 		w.n.files.head.ServeHTTP(rw, r)
-	case https.Owns(r.Method, segments):
+	case https.Owns(r.Method, segments), https.OwnsCall(r, segments):
 		w.device.ServeHTTP(rw, r)
 	default:
 		w.service.ServeHTTP(rw, r) // refuses what is not its own in Azure's words

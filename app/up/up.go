@@ -32,8 +32,10 @@ type Config struct {
 	HTTPSPort int
 	AMQPPort  int
 	Demo      bool
-	Version   string
-	Logger    *slog.Logger
+	// FaultInjection lets devices ask for misbehaviour (hub-device §11); for tests of SDKs.
+	FaultInjection bool
+	Version        string
+	Logger         *slog.Logger
 	// Ready hears of the connection data once every listener answers.
 	Ready func(Connection) error
 	// Notice tells the operator something that is no error, such as another port than usual.
@@ -59,8 +61,9 @@ func Run(ctx context.Context, cfg Config) error {
 		Store: func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error) {
 			return sqlite.Open(ctx, sqlite.Config{Path: in("state.db"), Sealer: sealer, Logger: cfg.Logger})
 		},
-		Bus:     natsbus.Config{Dir: in("bus")},
-		Version: cfg.Version, Logger: cfg.Logger, Ready: cfg.Ready, Notice: cfg.Notice,
+		Bus:            natsbus.Config{Dir: in("bus")},
+		FaultInjection: cfg.FaultInjection,
+		Version:        cfg.Version, Logger: cfg.Logger, Ready: cfg.Ready, Notice: cfg.Notice,
 	}
 	if cfg.Demo {
 		n.Beside = func(ctx context.Context, n *node.Node) error { return runDemo(ctx, cfg, n) }

@@ -1,5 +1,5 @@
 // Package api is the operator's JSON API under /api: live messages, alerts, the CAs that
-// prove devices, and where messages are routed. The command line uses it, and so may scripts; api/openapi/central.yaml describes
+// prove devices, which tokens are refused, and where messages are routed. The command line uses it, and so may scripts; api/openapi/central.yaml describes
 // it for them.
 //
 // Every request carries the installation's token as Authorization: Bearer. Whoever holds it may
@@ -25,13 +25,14 @@ import (
 
 // Config is what an API serves. All fields are required unless they say otherwise.
 type Config struct {
-	Token        secret.Secret
-	Alerts       AlertStore
-	Feed         Feed
-	Certificates CertificateStore
-	Routing      RoutingStore
-	Now          func() time.Time // nil: time.Now
-	Logger       *slog.Logger     // nil: slog.Default()
+	Token          secret.Secret
+	Alerts         AlertStore
+	Feed           Feed
+	Certificates   CertificateStore
+	Routing        RoutingStore
+	Authentication AuthenticationStore
+	Now            func() time.Time // nil: time.Now
+	Logger         *slog.Logger     // nil: slog.Default()
 }
 
 // AlertStore is the part of [alert.Store] the API reads.
@@ -82,12 +83,14 @@ var routes = []struct {
 	{http.MethodDelete, "/api/certificates/{name}", (*API).deleteCertificate},
 	{http.MethodGet, "/api/routing", (*API).routing},
 	{http.MethodPut, "/api/routing", (*API).putRouting},
+	{http.MethodGet, "/api/authentication", (*API).authentication},
+	{http.MethodPut, "/api/authentication", (*API).putAuthentication},
 }
 
 // New returns an API.
 func New(cfg Config) (*API, error) {
-	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil {
-		return nil, errors.New("api: Token, Alerts, Feed, Certificates and Routing are required")
+	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.Authentication == nil {
+		return nil, errors.New("api: Token, Alerts, Feed, Certificates, Routing and Authentication are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

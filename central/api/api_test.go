@@ -111,12 +111,13 @@ func (s certificates) DeleteCertificate(_ context.Context, name string) error {
 // world is an API on fakes that work.
 type world struct {
 	*API
-	alerts *alerts
-	certs  certificates
-	routed routed
-	intake *telemetry.Intake
-	feed   *live.Feed
-	logged bytes.Buffer
+	alerts   *alerts
+	certs    certificates
+	routed   routed
+	switches switches
+	intake   *telemetry.Intake
+	feed     *live.Feed
+	logged   bytes.Buffer
 }
 
 func newWorld(t *testing.T) *world {
@@ -126,7 +127,7 @@ func newWorld(t *testing.T) *world {
 	logger := slog.New(slog.NewTextHandler(&w.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.feed = live.New(l, slog.New(slog.DiscardHandler))
 	var err error
-	w.API, err = New(Config{Token: secret.New([]byte(token)), Alerts: w.alerts, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, Logger: logger})
+	w.API, err = New(Config{Token: secret.New([]byte(token)), Alerts: w.alerts, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, Authentication: &w.switches, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,12 +40,14 @@ type Config struct {
 // Endpoint is a place outside. The fields beside name and type belong to the type.
 type Endpoint struct {
 	Name    string    `json:"name"`
-	Type    string    `json:"type"`    // webhook, nats, storage
+	Type    string    `json:"type"`    // webhook, nats, kafka, storage
 	Created time.Time `json:"created"` // set by the server: older messages are not sent
 
 	URL     string `json:"url,omitempty"`     // webhook: https address; nats: nats:// address
 	Header  string `json:"header,omitempty"`  // webhook: one more header, "Name: value"
 	Subject string `json:"subject,omitempty"` // nats
+	Brokers string `json:"brokers,omitempty"` // kafka: host:port, separated by commas
+	Topic   string `json:"topic,omitempty"`   // kafka
 	Folder  string `json:"folder,omitempty"`  // storage: below the blob folder
 	// FileNameFormat of storage; empty: {iothub}/{YYYY}/{MM}/{DD}/{HH}/{mm}.
 	FileNameFormat string `json:"fileNameFormat,omitempty"`

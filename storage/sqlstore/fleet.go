@@ -259,7 +259,7 @@ func (s *Store) scanQuery(f *fleet.Scan, limit int) (text string, args []any) {
 	} else {
 		q.where = append(q.where, driver+".device > "+q.arg(f.After.Device), "t.module = ''")
 	}
-	columns := "t.device, t.module, t.model_id, t.version, t.tags"
+	columns := "t.device, t.module, t.model_id, t.version, t.tags, t.configurations, t.configured"
 	if f.Desired {
 		columns += ", t.desired, t.desired_version"
 	}
@@ -284,7 +284,7 @@ const identityColumns = `i.generation, i.etag, i.status, i.status_reason, i.stat
 
 func scanRow(rows *sql.Rows, f *fleet.Scan, r *fleet.Row) error {
 	t, d := &r.Twin, &r.Identity
-	dest := []any{&t.ID.Device, &t.ID.Module, &t.ModelID, &t.Version, (*[]byte)(&t.Tags)}
+	dest := []any{&t.ID.Device, &t.ID.Module, &t.ModelID, &t.Version, (*[]byte)(&t.Tags), (*[]byte)(&t.Configurations), (*[]byte)(&t.Configured)}
 	if f.Desired {
 		dest = append(dest, (*[]byte)(&t.Desired), &t.DesiredVersion)
 	}
@@ -303,6 +303,7 @@ func scanRow(rows *sql.Rows, f *fleet.Scan, r *fleet.Row) error {
 	if err := rows.Scan(dest...); err != nil {
 		return err
 	}
+	t.Configurations, t.Configured = orNil(t.Configurations), orNil(t.Configured)
 	d.ID = t.ID
 	if len(d.ParentScopes) == 0 {
 		d.ParentScopes = nil

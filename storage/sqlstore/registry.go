@@ -18,7 +18,7 @@ import (
 const identityKeys = "identity-keys" // the purpose that seals keys of identities
 
 const selectIdentity = `SELECT device, module, generation, etag, status, status_reason, status_time,
-	auth_type, auth_keys, primary_thumbprint, secondary_thumbprint, edge, scope, parent_scopes,
+	auth_type, auth_keys, primary_thumbprint, secondary_thumbprint, edge, scope, parent_scopes, managed_by,
 	connected, connection_time, last_activity,
 	(SELECT COUNT(*) FROM mail WHERE mail.device = identities.device AND mail.module = identities.module)
 	FROM identities `
@@ -29,7 +29,7 @@ func (s *Store) scanIdentity(r *sql.Rows) (d registry.Identity, err error) {
 	var keys []byte
 	a := &d.Authentication
 	err = r.Scan(&d.ID.Device, &d.ID.Module, &d.Generation, &d.ETag, &d.Status, &d.StatusReason, stamp{&d.StatusTime},
-		&a.Type, &keys, &a.PrimaryThumbprint, &a.SecondaryThumbprint, &d.Edge, &d.Scope, jsonText{&d.ParentScopes},
+		&a.Type, &keys, &a.PrimaryThumbprint, &a.SecondaryThumbprint, &d.Edge, &d.Scope, jsonText{&d.ParentScopes}, &d.ManagedBy,
 		&d.Connected, stamp{&d.ConnectionTime}, stamp{&d.LastActivity}, &d.Pending)
 	if err != nil {
 		return d, err
@@ -46,36 +46,56 @@ func (s *Store) identity(ctx context.Context, c Conn, id iot.ID, query string) (
 }
 
 // Create implements [registry.Store]. A module needs its device (fault.NotFound).
-func (s *Store) Create(ctx context.Context, d registry.Identity, t twin.Twin) error {
-	scopes, err := toJSON(d.ParentScopes)
-	if err != nil {
-		return err
-	}
-	a := d.Authentication
-	keys := s.sealKeys(identityKeys, d.ID.String(), a.PrimaryKey, a.SecondaryKey)
+func (s *Store) Create(ctx context.Context, d registry.Identity, t twin.Twin, below ...registry.Identity) error {
 	return s.write(ctx, func(ctx context.Context, c Conn) error {
 		if d.ID.Module != "" {
 			if err := s.hold(ctx, c, iot.ID{Device: d.ID.Device}); err != nil {
 				return err
 			}
 		}
-		n, err := s.exec(ctx, c, "create identity", `INSERT INTO identities (device, module, generation, etag,
-			status, status_reason, status_time, auth_type, auth_keys, primary_thumbprint, secondary_thumbprint,
-			edge, scope, parent_scopes, connected, node, connection_time, last_activity)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, '', $16, $17)
-			ON CONFLICT DO NOTHING`,
-			d.ID.Device, d.ID.Module, d.Generation, string(d.ETag),
-			string(d.Status), d.StatusReason, micros(d.StatusTime), string(a.Type), keys, a.PrimaryThumbprint, a.SecondaryThumbprint,
-			d.Edge, d.Scope, scopes, d.Connected, micros(d.ConnectionTime), micros(d.LastActivity))
-		if err != nil {
+		t.ID = d.ID
+		if err := s.insertIdentity(ctx, c, d, t); err != nil {
 			return err
 		}
-		if n == 0 {
-			return fault.New(fault.AlreadyExists, "%s %s exists already", kind(d.ID), d.ID)
+		for _, m := range below {
+			if err := s.insertIdentity(ctx, c, m, twin.New(m.ID)); err != nil {
+				return err
+			}
 		}
-		t.ID = d.ID
-		return s.insertTwin(ctx, c, t)
+		if d.ID.Module == "" || registry.SystemModule(d.ID.Module) {
+			return nil
+		}
+		n, err := one(ctx, s, c, "count modules", scanInt, `SELECT COUNT(*) FROM identities WHERE device = $1 AND module NOT IN ('', $2, $3)`,
+			d.ID.Device, registry.EdgeAgent, registry.EdgeHub)
+		if err == nil && n > registry.MaxModules {
+			err = registry.ErrTooManyModules
+		}
+		return err
 	})
+}
+
+func (s *Store) insertIdentity(ctx context.Context, c Conn, d registry.Identity, t twin.Twin) error {
+	scopes, err := toJSON(d.ParentScopes)
+	if err != nil {
+		return err
+	}
+	a := d.Authentication
+	keys := s.sealKeys(identityKeys, d.ID.String(), a.PrimaryKey, a.SecondaryKey)
+	n, err := s.exec(ctx, c, "create identity", `INSERT INTO identities (device, module, generation, etag,
+		status, status_reason, status_time, auth_type, auth_keys, primary_thumbprint, secondary_thumbprint,
+		edge, scope, parent_scopes, managed_by, connected, node, connection_time, last_activity)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, '', $17, $18)
+		ON CONFLICT DO NOTHING`,
+		d.ID.Device, d.ID.Module, d.Generation, string(d.ETag),
+		string(d.Status), d.StatusReason, micros(d.StatusTime), string(a.Type), keys, a.PrimaryThumbprint, a.SecondaryThumbprint,
+		d.Edge, d.Scope, scopes, d.ManagedBy, d.Connected, micros(d.ConnectionTime), micros(d.LastActivity))
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return fault.New(fault.AlreadyExists, "%s %s exists already", kind(d.ID), d.ID)
+	}
+	return s.insertTwin(ctx, c, t)
 }
 
 // hold locks the row of an identity for the rest of the transaction; fault.NotFound.
@@ -111,12 +131,12 @@ func (s *Store) Update(ctx context.Context, id iot.ID, change func(registry.Iden
 		a := next.Authentication
 		_, err = s.exec(ctx, c, "update identity", `UPDATE identities SET generation = $1, etag = $2, status = $3,
 			status_reason = $4, status_time = $5, auth_type = $6, auth_keys = $7, primary_thumbprint = $8,
-			secondary_thumbprint = $9, edge = $10, scope = $11, parent_scopes = $12
-			WHERE device = $13 AND module = $14`,
+			secondary_thumbprint = $9, edge = $10, scope = $11, parent_scopes = $12, managed_by = $13
+			WHERE device = $14 AND module = $15`,
 			next.Generation, string(next.ETag), string(next.Status),
 			next.StatusReason, micros(next.StatusTime), string(a.Type),
 			s.sealKeys(identityKeys, id.String(), a.PrimaryKey, a.SecondaryKey), a.PrimaryThumbprint,
-			a.SecondaryThumbprint, next.Edge, next.Scope, scopes,
+			a.SecondaryThumbprint, next.Edge, next.Scope, scopes, next.ManagedBy,
 			id.Device, id.Module)
 		return err
 	})
@@ -149,6 +169,11 @@ func (s *Store) Delete(ctx context.Context, id iot.ID, check func(registry.Ident
 func (s *Store) List(ctx context.Context, after string, limit int) ([]registry.Identity, error) {
 	return list(ctx, s, s.b.Reader, "list devices", s.scanIdentity,
 		selectIdentity+`WHERE device > $1 AND module = '' ORDER BY device LIMIT $2`, after, limit)
+}
+
+// Modules implements [registry.Store].
+func (s *Store) Modules(ctx context.Context, device string) ([]registry.Identity, error) {
+	return list(ctx, s, s.b.Reader, "list modules", s.scanIdentity, selectIdentity+`WHERE device = $1 AND module > '' ORDER BY module`, device)
 }
 
 // Statistics implements [registry.Store].

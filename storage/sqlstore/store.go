@@ -34,6 +34,8 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/fleet/configuration"
+	"github.com/vauban-iot/vauban/hub/fleet/job"
 	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/query"
 	"github.com/vauban-iot/vauban/hub/registry"
@@ -51,8 +53,11 @@ var (
 	_ dps.Store        = (*Store)(nil)
 	_ alert.Store      = (*Store)(nil)
 	_ fleet.Store      = (*Store)(nil)
-	_ notice.Store     = (*Store)(nil)
-	_ upload.Store     = (*Store)(nil)
+	_ job.Store        = (*Store)(nil)
+
+	_ configuration.Store = (*Store)(nil)
+	_ notice.Store        = (*Store)(nil)
+	_ upload.Store        = (*Store)(nil)
 )
 
 // Conn runs statements: on a pool for reads, in one transaction for writes.

@@ -10,13 +10,15 @@ import (
 )
 
 const oneTwin = `SELECT device, module, model_id, version, tags, desired, desired_metadata, desired_version,
-	reported, reported_metadata, reported_version FROM twins WHERE device = $1 AND module = $2`
+	reported, reported_metadata, reported_version, configurations, configured FROM twins WHERE device = $1 AND module = $2`
 
 func scanTwin(r *sql.Rows) (t twin.Twin, err error) {
 	// *[]byte, because database/sql copies text into it and into no other slice type.
 	err = r.Scan(&t.ID.Device, &t.ID.Module, &t.ModelID, &t.Version, (*[]byte)(&t.Tags),
 		(*[]byte)(&t.Desired), (*[]byte)(&t.DesiredMetadata), &t.DesiredVersion,
-		(*[]byte)(&t.Reported), (*[]byte)(&t.ReportedMetadata), &t.ReportedVersion)
+		(*[]byte)(&t.Reported), (*[]byte)(&t.ReportedMetadata), &t.ReportedVersion,
+		(*[]byte)(&t.Configurations), (*[]byte)(&t.Configured))
+	t.Configurations, t.Configured = orNil(t.Configurations), orNil(t.Configured)
 	return t, err
 }
 
@@ -27,10 +29,10 @@ func (s *Store) twin(ctx context.Context, c Conn, id iot.ID, query string) (twin
 
 func (s *Store) insertTwin(ctx context.Context, c Conn, t twin.Twin) error {
 	_, err := s.exec(ctx, c, "create twin", `INSERT INTO twins (device, module, model_id, version, tags, desired,
-		desired_metadata, desired_version, reported, reported_metadata, reported_version)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+		desired_metadata, desired_version, reported, reported_metadata, reported_version, configurations, configured)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 		t.ID.Device, t.ID.Module, t.ModelID, t.Version, tree(t.Tags), tree(t.Desired),
-		tree(t.DesiredMetadata), t.DesiredVersion, tree(t.Reported), tree(t.ReportedMetadata), t.ReportedVersion)
+		tree(t.DesiredMetadata), t.DesiredVersion, tree(t.Reported), tree(t.ReportedMetadata), t.ReportedVersion, string(t.Configurations), string(t.Configured))
 	if err != nil {
 		return err
 	}
@@ -62,17 +64,18 @@ func (s *Store) UpdateTwin(ctx context.Context, id iot.ID, change func(twin.Twin
 			return err
 		}
 		next.ID = id
+		next.Configurations, next.Configured = orNil(next.Configurations), orNil(next.Configured)
 		for _, j := range []*json.RawMessage{&next.Tags, &next.Desired, &next.DesiredMetadata, &next.Reported, &next.ReportedMetadata} {
 			if len(*j) == 0 {
 				*j = json.RawMessage("{}")
 			}
 		}
 		_, err = s.exec(ctx, c, "update twin", `UPDATE twins SET model_id = $1, version = $2, tags = $3, desired = $4,
-			desired_metadata = $5, desired_version = $6, reported = $7, reported_metadata = $8, reported_version = $9
-			WHERE device = $10 AND module = $11`,
+			desired_metadata = $5, desired_version = $6, reported = $7, reported_metadata = $8, reported_version = $9,
+			configurations = $10, configured = $11 WHERE device = $12 AND module = $13`,
 			next.ModelID, next.Version, string(next.Tags), string(next.Desired),
 			string(next.DesiredMetadata), next.DesiredVersion, string(next.Reported), string(next.ReportedMetadata), next.ReportedVersion,
-			id.Device, id.Module)
+			string(next.Configurations), string(next.Configured), id.Device, id.Module)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -159,6 +160,57 @@ func Registry(t *testing.T, open Open) {
 		if d := must(s.Identity(ctx, ids[0]))(t); d.Pending != 0 {
 			t.Errorf("a new device has %d pending messages", d.Pending)
 		}
+	})
+
+	t.Run("modules below a device", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		below := []registry.Identity{module("edge", registry.EdgeHub), module("edge", registry.EdgeAgent)}
+		below[0].ManagedBy, below[0].Authentication = "iotEdge", registry.Authentication{Type: registry.None}
+		ok(t, s.Create(ctx, device("edge"), twin.Twin{}, below...))
+		create(t, s, "edge2", "edgd")
+		ok(t, s.Create(ctx, module("edge2", "m"), twin.Twin{}))
+		for _, m := range below {
+			same(t, m.ID.String(), must(s.Identity(ctx, m.ID))(t), m)
+			if got := must(s.Twin(ctx, m.ID))(t); got.ID != m.ID || got.DesiredVersion != 1 {
+				t.Errorf("the twin of %v is %+v, want an empty one", m.ID, got)
+			}
+		}
+		wantKind(t, "again", s.Create(ctx, device("edge"), twin.Twin{}, below...), fault.AlreadyExists)
+		wantKind(t, "below a device that is there", s.Create(ctx, device("other"), twin.Twin{}, below...), fault.AlreadyExists)
+		_, err := s.Identity(ctx, iot.ID{Device: "other"})
+		wantKind(t, "the device of which a part was refused", err, fault.NotFound)
+
+		a := module("edge", "a")
+		a.ManagedBy = "somebody"
+		ok(t, s.Create(ctx, a, twin.Twin{}))
+		same(t, "modules", must(s.Modules(ctx, "edge"))(t), []registry.Identity{below[1], below[0], a})
+		a.ManagedBy = ""
+		must(s.Update(ctx, a.ID, func(registry.Identity) (registry.Identity, error) { return a, nil }))(t)
+		same(t, "changed module", must(s.Identity(ctx, a.ID))(t), a)
+		if got := must(s.Modules(ctx, "none"))(t); len(got) != 0 {
+			t.Errorf("a device that is not there has modules %v", got)
+		}
+	})
+
+	t.Run("of many modules at once so many are made", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		ok(t, s.Create(ctx, device("d"), twin.Twin{}, module("d", registry.EdgeHub), module("d", registry.EdgeAgent)))
+		refused := make([]bool, 2*registry.MaxModules)
+		parallel(t, len(refused), func(i int) error {
+			err := s.Create(ctx, module("d", fmt.Sprint("m", i)), twin.Twin{})
+			refused[i] = errors.Is(err, registry.ErrTooManyModules)
+			if refused[i] {
+				return nil
+			}
+			return err
+		})
+		made := must(s.Modules(ctx, "d"))(t)
+		if n := len(made) - 2; n != registry.MaxModules {
+			t.Errorf("%d modules were made, want %d", n, registry.MaxModules)
+		}
+		wantKind(t, "one that is there", s.Create(ctx, made[5], twin.Twin{}), fault.AlreadyExists)
+		ok(t, s.Delete(ctx, made[5].ID, func(registry.Identity) error { return nil }))
+		ok(t, s.Create(ctx, module("d", "instead"), twin.Twin{}))
 	})
 
 	t.Run("lists are pages in byte order, without modules", func(t *testing.T) {

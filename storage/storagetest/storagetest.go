@@ -20,6 +20,8 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/fleet/configuration"
+	"github.com/vauban-iot/vauban/hub/fleet/job"
 	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
@@ -37,6 +39,8 @@ type Store interface {
 	dps.Store
 	alert.Store
 	fleet.Store
+	job.Store
+	configuration.Store
 	notice.Store
 	upload.Store
 	Setting(ctx context.Context, name string) ([]byte, error)
@@ -52,6 +56,8 @@ func All(t *testing.T, open Open) {
 	t.Run("Registry", func(t *testing.T) { Registry(t, open) })
 	t.Run("Twins", func(t *testing.T) { Twins(t, open) })
 	t.Run("Fleet", func(t *testing.T) { Fleet(t, open) })
+	t.Run("Configurations", func(t *testing.T) { Configurations(t, open) })
+	t.Run("Jobs", func(t *testing.T) { Jobs(t, open) })
 	t.Run("Mailbox", func(t *testing.T) { Mailbox(t, open) })
 	t.Run("Notices", func(t *testing.T) { Notices(t, open) })
 	t.Run("Uploads", func(t *testing.T) { Uploads(t, open) })

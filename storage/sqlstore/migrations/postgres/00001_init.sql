@@ -17,6 +17,7 @@ CREATE TABLE identities (
 	edge                 BOOLEAN          NOT NULL,
 	scope                TEXT             NOT NULL,
 	parent_scopes        TEXT             NOT NULL, -- JSON array
+	managed_by           TEXT             NOT NULL, -- of a module; '' when nobody says
 	connected            BOOLEAN          NOT NULL,
 	node                 TEXT COLLATE "C" NOT NULL, -- of the session, or of the last one
 	connection_time      BIGINT           NOT NULL,
@@ -45,6 +46,8 @@ CREATE TABLE twins (
 	reported          TEXT             NOT NULL,
 	reported_metadata TEXT             NOT NULL,
 	reported_version  BIGINT           NOT NULL,
+	configurations    TEXT             NOT NULL,
+	configured        TEXT             NOT NULL,
 	PRIMARY KEY (device, module),
 	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
 );
@@ -148,4 +151,49 @@ CREATE INDEX alerts_device ON alerts (device, sequence);
 CREATE TABLE settings (
 	name  TEXT COLLATE "C" NOT NULL PRIMARY KEY,
 	value BYTEA            NOT NULL -- sealed
+);
+
+-- Jobs over many devices, and what they do to each.
+CREATE TABLE jobs (
+	sequence  BIGINT           GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	id        TEXT COLLATE "C" NOT NULL UNIQUE,
+	type      TEXT             NOT NULL,
+	status    TEXT             NOT NULL,
+	condition TEXT             NOT NULL,
+	method    TEXT             NOT NULL, -- JSON text exactly as given, '' for none, as patch
+	patch     TEXT             NOT NULL,
+	failure   TEXT             NOT NULL,
+	created   BIGINT           NOT NULL,
+	start     BIGINT           NOT NULL, -- not before this
+	began     BIGINT           NOT NULL,
+	ended     BIGINT           NOT NULL,
+	max_time  BIGINT           NOT NULL, -- nanoseconds
+	listed    BOOLEAN          NOT NULL
+);
+CREATE INDEX jobs_unfinished ON jobs (start) WHERE status IN ('scheduled', 'queued', 'running');
+
+CREATE TABLE job_rows (
+	job     TEXT COLLATE "C" NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+	device  TEXT COLLATE "C" NOT NULL, -- not a foreign key: outcomes outlive their device
+	module  TEXT COLLATE "C" NOT NULL,
+	type    TEXT             NOT NULL,
+	status  TEXT             NOT NULL,
+	created BIGINT           NOT NULL,
+	start   BIGINT           NOT NULL,
+	ended   BIGINT           NOT NULL,
+	updated BIGINT           NOT NULL,
+	result  TEXT             NOT NULL, -- JSON text, '' for none
+	code    TEXT             NOT NULL,
+	reason  TEXT             NOT NULL,
+	PRIMARY KEY (job, device, module)
+);
+CREATE INDEX job_rows_pending ON job_rows (job, device, module) WHERE status = 'pending';
+CREATE INDEX job_rows_running ON job_rows (job) WHERE status = 'running';
+CREATE INDEX job_rows_device ON job_rows (device);
+
+-- Automatic configurations and deployments.
+CREATE TABLE configurations (
+	id       TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+	document TEXT             NOT NULL, -- JSON
+	results  TEXT             NOT NULL -- JSON, counts of the last evaluation
 );

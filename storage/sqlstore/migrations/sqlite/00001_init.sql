@@ -16,6 +16,7 @@ CREATE TABLE identities (
 	edge                 INTEGER NOT NULL,
 	scope                TEXT    NOT NULL,
 	parent_scopes        TEXT    NOT NULL, -- JSON array
+	managed_by           TEXT    NOT NULL, -- of a module; '' when nobody says
 	connected            INTEGER NOT NULL,
 	node                 TEXT    NOT NULL, -- of the session, or of the last one
 	connection_time      INTEGER NOT NULL,
@@ -44,6 +45,8 @@ CREATE TABLE twins (
 	reported          TEXT    NOT NULL,
 	reported_metadata TEXT    NOT NULL,
 	reported_version  INTEGER NOT NULL,
+	configurations    TEXT    NOT NULL, -- those that select it, as programs read them; '' for none, as configured
+	configured        TEXT    NOT NULL, -- what those that apply configurations remember
 	PRIMARY KEY (device, module),
 	FOREIGN KEY (device, module) REFERENCES identities (device, module) ON DELETE CASCADE
 ) STRICT;
@@ -147,4 +150,49 @@ CREATE INDEX alerts_device ON alerts (device, sequence);
 CREATE TABLE settings (
 	name  TEXT NOT NULL PRIMARY KEY,
 	value BLOB NOT NULL -- sealed
+) STRICT, WITHOUT ROWID;
+
+-- Jobs over many devices, and what they do to each.
+CREATE TABLE jobs (
+	sequence  INTEGER PRIMARY KEY AUTOINCREMENT,
+	id        TEXT    NOT NULL UNIQUE,
+	type      TEXT    NOT NULL,
+	status    TEXT    NOT NULL,
+	condition TEXT    NOT NULL,
+	method    TEXT    NOT NULL, -- JSON text exactly as given, '' for none, as patch
+	patch     TEXT    NOT NULL,
+	failure   TEXT    NOT NULL,
+	created   INTEGER NOT NULL,
+	start     INTEGER NOT NULL, -- not before this
+	began     INTEGER NOT NULL,
+	ended     INTEGER NOT NULL,
+	max_time  INTEGER NOT NULL, -- nanoseconds
+	listed    INTEGER NOT NULL
+) STRICT;
+CREATE INDEX jobs_unfinished ON jobs (start) WHERE status IN ('scheduled', 'queued', 'running');
+
+CREATE TABLE job_rows (
+	job     TEXT    NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+	device  TEXT    NOT NULL, -- not a foreign key: outcomes outlive their device
+	module  TEXT    NOT NULL,
+	type    TEXT    NOT NULL,
+	status  TEXT    NOT NULL,
+	created INTEGER NOT NULL,
+	start   INTEGER NOT NULL,
+	ended   INTEGER NOT NULL,
+	updated INTEGER NOT NULL,
+	result  TEXT    NOT NULL, -- JSON text, '' for none
+	code    TEXT    NOT NULL,
+	reason  TEXT    NOT NULL,
+	PRIMARY KEY (job, device, module)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_rows_pending ON job_rows (job, device, module) WHERE status = 'pending';
+CREATE INDEX job_rows_running ON job_rows (job) WHERE status = 'running';
+CREATE INDEX job_rows_device ON job_rows (device);
+
+-- Automatic configurations and deployments.
+CREATE TABLE configurations (
+	id       TEXT    NOT NULL PRIMARY KEY,
+	document TEXT    NOT NULL, -- JSON
+	results  TEXT    NOT NULL -- JSON, counts of the last evaluation
 ) STRICT, WITHOUT ROWID;
