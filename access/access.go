@@ -58,6 +58,7 @@ type Guard struct {
 	hosts    []string
 	policies map[string]Policy
 	now      func() time.Time
+	refuse   func() bool // nil: never
 }
 
 // Skew is how long after its expiry a token is still accepted (hub-device §6.1).
@@ -71,6 +72,9 @@ func NewGuard(hosts []string, policies []Policy, now func() time.Time) *Guard {
 	}
 	return g
 }
+
+// RefuseWhen makes the guard refuse every token while refuse is true. It must be called before the guard is used.
+func (g *Guard) RefuseWhen(refuse func() bool) { g.refuse = refuse }
 
 // Policy returns a policy by name.
 func (g *Guard) Policy(name string) (Policy, bool) {
@@ -91,6 +95,9 @@ func (g *Guard) Authorize(token string, need Right, path ...string) error {
 
 // Check is Authorize for a parsed token.
 func (g *Guard) Check(t sas.Token, need Right, path ...string) error {
+	if g.refuse != nil && g.refuse() {
+		return fault.New(fault.Unauthorized, "tokens of shared access policies are refused (disableLocalAuth)")
+	}
 	p, ok := g.policies[t.KeyName]
 	if !ok {
 		return fault.New(fault.Unauthorized, "the token names no known shared access policy")

@@ -22,6 +22,7 @@ type proof struct {
 	identity registry.Identity
 	method   string
 	expires  time.Time // zero: does not
+	above    []iot.ID  // of a connection on behalf of another: the devices on the way up, which must be enabled
 }
 
 // authenticate follows the order of hub-device §6.1. Every failure but a disabled
@@ -38,9 +39,11 @@ func (h *Hub) authenticate(ctx context.Context, c iot.Credentials) (proof, error
 		return proof{}, err
 	}
 	p := proof{identity: d}
-	switch {
+	switch chain := authChain(c.AuthChain); {
+	case len(chain) > 1:
+		err = h.checkActor(ctx, c, d, chain, &p)
 	case c.Token != "": // a token decides even beside a certificate (hub-device §2.1)
-		err = h.checkToken(c, d, &p)
+		err = h.checkToken(ctx, c, d, &p)
 	case len(c.Certificates) > 0:
 		err = h.checkCertificate(ctx, c, d, &p)
 	default:
@@ -49,19 +52,25 @@ func (h *Hub) authenticate(ctx context.Context, c iot.Credentials) (proof, error
 	if err != nil {
 		return proof{}, err
 	}
-	status := d.Status
-	if c.ID.Module != "" { // a module has no status of its own
-		parent, err := h.cfg.Registry.Identity(ctx, iot.ID{Device: c.ID.Device})
-		if err != nil {
-			return proof{}, err
-		}
-		status = parent.Status
+	if d.Status == registry.Disabled {
+		return proof{}, errDisabled
 	}
-	if status == registry.Disabled {
-		return proof{}, fault.New(fault.Disabled, "the device is disabled")
+	above := p.above
+	if c.ID.Module != "" && above == nil { // a module has no status of its own
+		above = []iot.ID{{Device: c.ID.Device}}
+	}
+	for _, id := range above {
+		switch link, err := h.cfg.Registry.Identity(ctx, id); {
+		case err != nil:
+			return proof{}, err
+		case link.Status == registry.Disabled:
+			return proof{}, errDisabled
+		}
 	}
 	return p, nil
 }
+
+var errDisabled = fault.New(fault.Disabled, "the device is disabled")
 
 func (h *Hub) ours(host string) bool {
 	for _, n := range h.cfg.Hosts {
@@ -79,20 +88,48 @@ func resource(id iot.ID) []string {
 	return []string{"devices", id.Device, "modules", id.Module}
 }
 
-func (h *Hub) checkToken(c iot.Credentials, d registry.Identity, p *proof) error {
+func (h *Hub) checkToken(ctx context.Context, c iot.Credentials, d registry.Identity, p *proof) error {
 	t, err := sas.Parse(c.Token)
 	if err != nil {
 		return fault.Wrap(fault.Unauthorized, err, "the token cannot be read")
 	}
+	refused, err := h.refused(ctx)
+	if err != nil {
+		return err
+	}
 	p.expires = t.Expiry
 	if t.KeyName != "" {
+		if refused.Policies {
+			return fault.New(fault.Unauthorized, "tokens of policies are refused (disableLocalAuth)")
+		}
 		if err := h.cfg.Guard.Check(t, access.DeviceConnect, resource(c.ID)...); err != nil {
 			return fault.Wrap(fault.Unauthorized, err, "the policy token is refused")
 		}
 		p.method = methodText(iot.AuthMethod{Scope: "hub", Type: "sas", By: "iothub"})
 		return nil
 	}
-	if d.Authentication.Type != registry.SAS {
+	if err := h.checkOwnToken(t, d, refused); err != nil {
+		return err
+	}
+	p.method = methodText(iot.AuthMethod{Scope: scopeOf(d.ID), Type: "sas", By: "iothub"})
+	return nil
+}
+
+func (h *Hub) refused(ctx context.Context) (access.Refused, error) {
+	if h.cfg.Refused == nil {
+		return access.Refused{}, nil
+	}
+	return h.cfg.Refused(ctx)
+}
+
+// checkOwnToken judges a token that d's own key should have signed, for nothing but d.
+func (h *Hub) checkOwnToken(t sas.Token, d registry.Identity, refused access.Refused) error {
+	switch {
+	case d.ID.Module == "" && refused.DeviceSAS:
+		return fault.New(fault.Unauthorized, "tokens of devices are refused (disableDeviceSAS)")
+	case d.ID.Module != "" && refused.ModuleSAS:
+		return fault.New(fault.Unauthorized, "tokens of modules are refused (disableModuleSAS)")
+	case d.Authentication.Type != registry.SAS:
 		return fault.New(fault.Unauthorized, "the device does not authenticate by token")
 	}
 	scope, err := t.Scope()
@@ -100,7 +137,7 @@ func (h *Hub) checkToken(c iot.Credentials, d registry.Identity, p *proof) error
 		return fault.Wrap(fault.Unauthorized, err, "the token's resource cannot be read")
 	}
 	// The whole resource must be named: a device's token is not its module's (hub-device §6.2).
-	if len(scope.Path) != len(resource(c.ID)) || !scope.Covers(h.cfg.Hosts, resource(c.ID)...) {
+	if len(scope.Path) != len(resource(d.ID)) || !scope.Covers(h.cfg.Hosts, resource(d.ID)...) {
 		return fault.New(fault.Unauthorized, "the token is for another resource")
 	}
 	if !d.VerifyToken(t) {
@@ -109,12 +146,15 @@ func (h *Hub) checkToken(c iot.Credentials, d registry.Identity, p *proof) error
 	if h.now().After(t.Expiry.Add(access.Skew)) {
 		return fault.New(fault.Unauthorized, "the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
 	}
-	who := "device"
-	if c.ID.Module != "" {
-		who = "module"
-	}
-	p.method = methodText(iot.AuthMethod{Scope: who, Type: "sas", By: "iothub"})
 	return nil
+}
+
+// scopeOf says in the stamp of hub-device §3.3 whose credential it was.
+func scopeOf(id iot.ID) string {
+	if id.Module != "" {
+		return "module"
+	}
+	return "device"
 }
 
 func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registry.Identity, p *proof) error {
@@ -142,11 +182,7 @@ func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registr
 	default:
 		return fault.New(fault.Unauthorized, "the device does not authenticate by certificate")
 	}
-	who := "device"
-	if c.ID.Module != "" {
-		who = "module"
-	}
-	p.method = methodText(iot.AuthMethod{Scope: who, Type: "x509", By: "iothub"})
+	p.method = methodText(iot.AuthMethod{Scope: scopeOf(c.ID), Type: "x509", By: "iothub"})
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/digitaltwin"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/internal/nonce"
@@ -36,24 +37,32 @@ func (h *Hub) CreateDevice(ctx context.Context, d registry.Identity) (registry.I
 	return h.cfg.Registry.Create(ctx, d, nil)
 }
 
-// UpdateDevice changes an identity. A device that may not connect any longer is disconnected.
+// UpdateDevice changes an identity. A device that may not connect any longer is disconnected, and so are its modules.
 func (h *Hub) UpdateDevice(ctx context.Context, id iot.ID, match *iot.Match, c registry.Change) (registry.Identity, error) {
 	d, err := h.cfg.Registry.Update(ctx, id, match, c)
 	if err != nil {
 		return d, err
 	}
 	if d.Status == registry.Disabled {
-		h.cfg.Router.Disconnect(id, fault.Disabled, "the device was disabled")
+		ids, err := h.family(ctx, id)
+		if err != nil {
+			return d, err
+		}
+		h.disconnect(ctx, ids, fault.Disabled, "the device was disabled")
 	}
 	return d, nil
 }
 
 // DeleteDevice removes an identity with everything that belongs to it.
 func (h *Hub) DeleteDevice(ctx context.Context, id iot.ID, match *iot.Match) error {
+	ids, err := h.family(ctx, id) // while they can still be asked for
+	if err != nil {
+		return err
+	}
 	if err := h.cfg.Registry.Delete(ctx, id, match); err != nil {
 		return err
 	}
-	h.cfg.Router.Disconnect(id, fault.NotFound, "the device was deleted")
+	h.disconnect(ctx, ids, fault.NotFound, "the device was deleted")
 	return nil
 }
 
@@ -104,6 +113,33 @@ func (h *Hub) changeTwin(ctx context.Context, id iot.ID, match *iot.Match,
 	return d, t, err
 }
 
+// DigitalTwin returns a device's digital twin and the ETag of its twin.
+func (h *Hub) DigitalTwin(ctx context.Context, id iot.ID) (json.RawMessage, iot.ETag, error) {
+	t, err := h.cfg.Twins.Twin(ctx, id)
+	if err != nil {
+		return nil, "", err
+	}
+	return digitaltwin.Document(t), t.ETag(), nil
+}
+
+// PatchDigitalTwin changes desired properties as p says, tells the device, and returns the twin's new ETag.
+func (h *Hub) PatchDigitalTwin(ctx context.Context, id iot.ID, match *iot.Match, p digitaltwin.Patch) (iot.ETag, error) {
+	_, t, err := h.changeTwin(ctx, id, match, func(t twin.Twin) (twin.Twin, json.RawMessage, error) {
+		patch, err := p.Of(t)
+		if err != nil {
+			return t, nil, err
+		}
+		return t.Apply(patch, h.now())
+	})
+	return t.ETag(), err
+}
+
+// ChangeTwin changes a twin and pushes to the device what change says, unless that is nil.
+func (h *Hub) ChangeTwin(ctx context.Context, id iot.ID, change func(twin.Twin) (twin.Twin, json.RawMessage, error)) error {
+	_, _, err := h.changeTwin(ctx, id, nil, change)
+	return err
+}
+
 func (h *Hub) orderDesired(id iot.ID) *sync.Mutex {
 	return &h.locks[maphash.Comparable(h.seed, id)%uint64(len(h.locks))]
 }
@@ -119,17 +155,8 @@ const (
 // Invoke calls a direct method. Beside the failures of command.Router.Invoke
 // they are fault.NotFound and Invalid.
 func (h *Hub) Invoke(ctx context.Context, id iot.ID, m command.Method) (command.Result, error) {
-	switch {
-	case m.Name == "" || len(m.Name) > maxMethodName:
-		return command.Result{}, fault.New(fault.Invalid, "methodName must have 1 to %d characters", maxMethodName)
-	case !plainMethodName(m.Name):
-		return command.Result{}, fault.New(fault.Invalid, "methodName may hold letters, digits and punctuation, but none of / # + and no space")
-	case len(m.Payload) > maxMethodPayload:
-		return command.Result{}, fault.New(fault.TooLarge, "the payload is over %d bytes", maxMethodPayload)
-	case m.ResponseTimeout < minResponse || m.ResponseTimeout > maxResponse:
-		return command.Result{}, fault.New(fault.Invalid, "responseTimeoutInSeconds must be 5 to 300")
-	case m.ConnectTimeout < 0 || m.ConnectTimeout > maxResponse:
-		return command.Result{}, fault.New(fault.Invalid, "connectTimeoutInSeconds must be 0 to 300")
+	if err := checkMethod(m); err != nil {
+		return command.Result{}, err
 	}
 	if _, err := h.cfg.Registry.Identity(ctx, id); err != nil {
 		return command.Result{}, err
@@ -139,6 +166,23 @@ func (h *Hub) Invoke(ctx context.Context, id iot.ID, m command.Method) (command.
 		return command.Result{}, fault.New(fault.BadDeviceResponse, "the device answered with %d bytes, %d are allowed", len(res.Payload), maxMethodPayload)
 	}
 	return res, err
+}
+
+// checkMethod judges what a caller asks for, whichever device it is for.
+func checkMethod(m command.Method) error {
+	switch {
+	case m.Name == "" || len(m.Name) > maxMethodName:
+		return fault.New(fault.Invalid, "methodName must have 1 to %d characters", maxMethodName)
+	case !plainMethodName(m.Name):
+		return fault.New(fault.Invalid, "methodName may hold letters, digits and punctuation, but none of / # + and no space")
+	case len(m.Payload) > maxMethodPayload:
+		return fault.New(fault.TooLarge, "the payload is over %d bytes", maxMethodPayload)
+	case m.ResponseTimeout < minResponse || m.ResponseTimeout > maxResponse:
+		return fault.New(fault.Invalid, "responseTimeoutInSeconds must be 5 to 300")
+	case m.ConnectTimeout < 0 || m.ConnectTimeout > maxResponse:
+		return fault.New(fault.Invalid, "connectTimeoutInSeconds must be 0 to 300")
+	}
+	return nil
 }
 
 // plainMethodName refuses what would change the topic a method travels on.

@@ -128,6 +128,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			return nil
 		case <-beat.C:
 			h.keepNode(ctx)
+			h.dropOrphans(ctx)
 		case <-activity.C:
 			h.saveActivity(ctx)
 		case <-expiry.C:

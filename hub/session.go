@@ -23,6 +23,7 @@ type session struct {
 	authMethod string
 	modelID    string
 	persistent bool
+	above      []iot.ID    // see proof
 	expiry     *time.Timer // closes the link when its token is too old; nil for certificates
 
 	activity atomic.Int64 // microseconds since 1970 of the last message not yet saved; 0: none
@@ -45,7 +46,7 @@ func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, 
 	}
 	s := &session{
 		hub: h, id: c.ID, link: link, persistent: !want.Clean, modelID: c.ModelID,
-		generation: p.identity.Generation, authMethod: p.method,
+		generation: p.identity.Generation, authMethod: p.method, above: p.above,
 	}
 	if err := h.announceModel(ctx, s); err != nil {
 		return iot.Opened{}, err

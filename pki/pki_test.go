@@ -21,6 +21,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vauban-iot/vauban/internal/conform"
 	"github.com/vauban-iot/vauban/internal/secret"
 )
 
@@ -154,6 +155,7 @@ func TestChains(t *testing.T) {
 
 func TestDeviceTLS_Suites(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "HD-2")
 	cfg := config(t)
 	plain := open(t, cfg)
 	cfg.AllowStaticRSA = true

@@ -1,6 +1,7 @@
 package apptest_test
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -58,7 +59,7 @@ func TestAuthenticationSwitches(t *testing.T) {
 	put(`{"disableLocalAuth":true}`)
 	connects(0)
 	_, err := v.Service().Device(t.Context(), d.DeviceID)
-	if e, ok := err.(*service.Error); !ok || e.Status != 401 { //nolint:errorlint // the client returns it bare
+	if e, ok := errors.AsType[*service.Error](err); !ok || e.Status != 401 {
 		t.Errorf("a service with a policy's token: %v, want 401", err)
 	}
 	put(`{}`)

@@ -25,6 +25,9 @@ type Config struct {
 type Server struct {
 	cfg Config
 	wg  sync.WaitGroup
+
+	mu  sync.Mutex
+	ctx context.Context // of Run; nil while it does not run
 }
 
 // New returns a server; Run starts it.
@@ -39,28 +42,49 @@ func New(cfg Config) *Server {
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.ctx = nil // nothing is taken from here on
+		s.mu.Unlock()
+		s.wg.Wait()
+	}()
 	for {
 		nc, err := ln.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
-				s.wg.Wait()
 				return nil
 			}
 			return fmt.Errorf("accept on %v: %w", ln.Addr(), err)
 		}
-		s.wg.Go(func() {
-			stop := context.AfterFunc(ctx, func() { nc.Close() })
-			defer stop()
-			c := tls.Server(nc, s.cfg.TLS)
-			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(patience)) // fails on a closed connection only, and then reading does, too
-			if err := refuse(c); err != nil {
-				s.cfg.Logger.Debug("AMQP client left", "head", "amqp", "remote", nc.RemoteAddr().String(), "err", err)
-				return
-			}
-			s.cfg.Logger.Info("AMQP client refused: AMQP is not served, use MQTT", "head", "amqp", "remote", nc.RemoteAddr().String())
-		})
+		s.wg.Go(func() { s.answer(ctx, tls.Server(nc, s.cfg.TLS)) })
 	}
+}
+
+// Take answers a client that came another way than by Run's listener. It does not block, and owns
+// the connection; while Run does not run it closes it.
+func (s *Server) Take(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx := s.ctx; ctx != nil {
+		s.wg.Go(func() { s.answer(ctx, c) })
+		return
+	}
+	go c.Close()
+}
+
+func (s *Server) answer(ctx context.Context, c net.Conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience)) // fails on a closed connection only, and then reading does, too
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := refuse(c); err != nil {
+		s.cfg.Logger.Debug("AMQP client left", "head", "amqp", "remote", c.RemoteAddr().String(), "err", err)
+		return
+	}
+	s.cfg.Logger.Info("AMQP client refused: AMQP is not served, use MQTT", "head", "amqp", "remote", c.RemoteAddr().String())
 }
 
 // patience is how long a client may take over the whole exchange.

@@ -12,7 +12,7 @@ func FuzzParseBatch(f *testing.F) {
 	f.Add([]byte(`[{"body":"","properties":{"iothub-app-iothub-message-source":"x","iothub-app-n":1}}]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > maxMessage {
-			t.Skip()
+			return // heads refuse it before it is parsed
 		}
 		ms, err := parseBatch(data)
 		if err != nil {

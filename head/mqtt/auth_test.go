@@ -31,7 +31,9 @@ func signature(key secret.Secret, sr, se string) string {
 
 func inAnHour() string { return strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10) }
 
-func TestAuth_ResourceSpellings(t *testing.T) {
+func TestAuth_ResourceSpellings(t *testing.T) { overBoth(t, testAuth_ResourceSpellings) }
+
+func testAuth_ResourceSpellings(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-93")
 	id := newID()
@@ -71,7 +73,9 @@ func (s *server) welcomes(t *testing.T, d registry.Identity, token string) {
 	c.Drop()
 }
 
-func TestAuth_TokenFields(t *testing.T) {
+func TestAuth_TokenFields(t *testing.T) { overBoth(t, testAuth_TokenFields) }
+
+func testAuth_TokenFields(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-94", "HD-95")
 	d := shared.device(t)
@@ -146,7 +150,9 @@ func orders(list []string) [][]string {
 	return all
 }
 
-func TestAuth_KeysAndThumbprints(t *testing.T) {
+func TestAuth_KeysAndThumbprints(t *testing.T) { overBoth(t, testAuth_KeysAndThumbprints) }
+
+func testAuth_KeysAndThumbprints(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-97")
 	soon := time.Now().Add(time.Hour)
@@ -184,7 +190,9 @@ func TestAuth_KeysAndThumbprints(t *testing.T) {
 	})
 }
 
-func TestAuth_CertificateAuthority(t *testing.T) {
+func TestAuth_CertificateAuthority(t *testing.T) { overBoth(t, testAuth_CertificateAuthority) }
+
+func testAuth_CertificateAuthority(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-98")
 	root := pkitest.NewCA(t, "auth test root")
@@ -234,7 +242,9 @@ func TestAuth_CertificateAuthority(t *testing.T) {
 	})
 }
 
-func TestAuth_DeviceAndModuleTokens(t *testing.T) {
+func TestAuth_DeviceAndModuleTokens(t *testing.T) { overBoth(t, testAuth_DeviceAndModuleTokens) }
+
+func testAuth_DeviceAndModuleTokens(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-99")
 	id := newID()

@@ -17,7 +17,9 @@ import (
 	wire "github.com/vauban-iot/vauban/wire/mqtt"
 )
 
-func TestC2D_Topic(t *testing.T) {
+func TestC2D_Topic(t *testing.T) { overBoth(t, testC2D_Topic) }
+
+func testC2D_Topic(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-44", "HD-45", "HD-46")
 	d := shared.device(t)
@@ -70,7 +72,9 @@ func TestC2D_Topic(t *testing.T) {
 }
 
 // Without a subscription nothing is delivered; with one the queue comes, ten at a time.
-func TestC2D_Window(t *testing.T) {
+func TestC2D_Window(t *testing.T) { overBoth(t, testC2D_Window) }
+
+func testC2D_Window(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	c := shared.connect(t, d)
@@ -115,7 +119,9 @@ func (s *server) pending(t *testing.T, id iot.ID, n int) {
 	})
 }
 
-func TestC2D_Redelivery(t *testing.T) {
+func TestC2D_Redelivery(t *testing.T) { overBoth(t, testC2D_Redelivery) }
+
+func testC2D_Redelivery(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-47")
 	d := shared.device(t)
@@ -144,7 +150,9 @@ func TestC2D_Redelivery(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestC2D_QoS0(t *testing.T) {
+func TestC2D_QoS0(t *testing.T) { overBoth(t, testC2D_QoS0) }
+
+func testC2D_QoS0(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-49")
 	d := shared.device(t)
@@ -163,7 +171,9 @@ func TestC2D_QoS0(t *testing.T) {
 }
 
 // The parts of HD-50 that need no feedback.
-func TestC2D_QueueLimit(t *testing.T) {
+func TestC2D_QueueLimit(t *testing.T) { overBoth(t, testC2D_QueueLimit) }
+
+func testC2D_QueueLimit(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	send := func() error {
@@ -199,7 +209,9 @@ func TestC2D_Expired(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestC2D_RefusedToTheSender(t *testing.T) {
+func TestC2D_RefusedToTheSender(t *testing.T) { overBoth(t, testC2D_RefusedToTheSender) }
+
+func testC2D_RefusedToTheSender(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	module := shared.Device(t, iot.ID{Device: d.ID.Device, Module: "m"})

@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -60,8 +59,7 @@ type dialect interface {
 // conn is one connection.
 type conn struct {
 	srv     *Server
-	raw     net.Conn
-	tls     *tls.Conn
+	nc      Transport
 	started time.Time
 	name    string // device or registration, for the log
 	idle    time.Duration
@@ -93,12 +91,14 @@ type ack struct {
 // open runs the handshake and answers the CONNECT. Its error was told to the client, if MQTT has words for it.
 func (c *conn) open(ctx context.Context) error {
 	c.progress.L = &c.mu
-	c.raw.SetDeadline(c.started.Add(connectTimeout))
-	if err := c.tls.HandshakeContext(ctx); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
-			return errNoPacket
+	c.nc.SetDeadline(c.started.Add(connectTimeout))
+	if t, ok := c.nc.(overTLS); ok {
+		if err := t.HandshakeContext(ctx); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+				return errNoPacket
+			}
+			return fault.Wrap(fault.Invalid, err, "the TLS handshake failed")
 		}
-		return fault.Wrap(fault.Invalid, err, "the TLS handshake failed")
 	}
 	h, body, err := c.readFirst()
 	if err != nil {
@@ -167,7 +167,7 @@ func refusal(err error) byte {
 
 func (c *conn) refuse(connack []byte) {
 	// The client may be gone already; it is refused either way.
-	_, _ = c.tls.Write(connack)
+	_, _ = c.nc.Write(connack)
 }
 
 // readFirst reads one packet before the session exists.
@@ -185,7 +185,7 @@ func (c *conn) readFirst() (wire.Header, []byte, error) {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
 		}
-		m, err := c.tls.Read(buf[len(buf):cap(buf)])
+		m, err := c.nc.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+m]
 		if err != nil && m == 0 {
 			if len(buf) == 0 {
@@ -214,7 +214,7 @@ func (c *conn) serve(ctx context.Context) {
 	c.shut()
 	c.srv.cfg.Metrics.closed(cause)
 	c.srv.log.Log(ctx, closeLevel(cause), "connection closed", "head", "mqtt", "device", c.name,
-		"remote", c.raw.RemoteAddr().String(), "kind", fault.KindOf(cause).String(), "err", cause)
+		"remote", c.nc.RemoteAddr().String(), "kind", fault.KindOf(cause).String(), "err", cause)
 }
 
 // closeLevel tells the ordinary ends of a connection from those an operator asks about.
@@ -233,7 +233,7 @@ func (c *conn) end(cause error) {
 		return
 	}
 	c.cause = cause
-	c.raw.SetReadDeadline(time.Unix(1, 0))
+	c.nc.SetReadDeadline(time.Unix(1, 0))
 	c.progress.Broadcast()
 }
 
@@ -256,13 +256,13 @@ func (c *conn) drain(orderly bool) {
 	}
 }
 
-// shut closes the connection with a close_notify.
+// shut closes the connection, in the transport's words and with a close_notify.
 func (c *conn) shut() {
 	c.mu.Lock()
 	c.shutDown = true
 	c.out = nil
 	c.mu.Unlock()
-	_ = c.tls.Close() // the peer may have closed first
+	_ = c.nc.Close() // the peer may have closed first
 }
 
 // buffers holds read and write buffers of connections that are busy.
@@ -286,7 +286,7 @@ func (c *conn) read() error {
 		if len(pending) == 0 {
 			var err error
 			c.deadline()
-			if n, err = c.tls.Read(c.small[:]); n == 0 && err != nil {
+			if n, err = c.nc.Read(c.small[:]); n == 0 && err != nil {
 				return c.readError(err)
 			}
 			// A keep-alive answer must not wait for a buffer, nor need one.
@@ -336,7 +336,7 @@ func (c *conn) readBurst(b *[]byte) error {
 			*b = grown
 		}
 		c.deadline()
-		n, err := c.tls.Read((*b)[len(*b):cap(*b)])
+		n, err := c.nc.Read((*b)[len(*b):cap(*b)])
 		*b = (*b)[:len(*b)+n]
 		if n == 0 && err != nil {
 			return c.readError(err)
@@ -348,7 +348,7 @@ func (c *conn) deadline() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cause == nil {
-		c.raw.SetReadDeadline(time.Now().Add(c.idle))
+		c.nc.SetReadDeadline(time.Now().Add(c.idle))
 	}
 }
 
@@ -471,7 +471,7 @@ func (c *conn) write(appendTo func([]byte) []byte) bool {
 func (c *conn) flushLocked() {
 	if len(c.out) > maxOut && c.cause == nil {
 		c.cause = errSlow
-		c.raw.SetDeadline(time.Unix(1, 0)) // the writer hangs in the peer's full window
+		c.nc.SetDeadline(time.Unix(1, 0)) // the writer hangs in the peer's full window
 	}
 	if c.writing || len(c.out) == 0 {
 		return
@@ -493,7 +493,7 @@ func (c *conn) writer() {
 		if err != nil {
 			if c.cause == nil {
 				c.cause = fault.Wrap(fault.ConnectionClosed, err, "the device cannot be written to")
-				c.raw.SetReadDeadline(time.Unix(1, 0))
+				c.nc.SetReadDeadline(time.Unix(1, 0))
 			}
 			c.out = nil
 			break
@@ -504,10 +504,10 @@ func (c *conn) writer() {
 }
 
 func (c *conn) writeAll(buf []byte) error {
-	c.raw.SetWriteDeadline(time.Now().Add(writeTimeout))
+	c.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
 	for len(buf) > 0 {
 		n := min(len(buf), writeChunk)
-		if _, err := c.tls.Write(buf[:n]); err != nil {
+		if _, err := c.nc.Write(buf[:n]); err != nil {
 			return err
 		}
 		buf = buf[n:]

@@ -21,7 +21,9 @@ import (
 )
 
 // Every form of hub-device §2.2, for a device and for a module. %s is {d} or {d}/{m}.
-func TestConnect_UsernameForms(t *testing.T) {
+func TestConnect_UsernameForms(t *testing.T) { overBoth(t, testConnect_UsernameForms) }
+
+func testConnect_UsernameForms(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-10")
 	client := url.QueryEscape("azsdk-c/1.6.0 (native; linux)")
@@ -75,14 +77,16 @@ func TestConnect_UsernameForms(t *testing.T) {
 	}
 }
 
-func TestConnect_IDsAreNeverDecoded(t *testing.T) {
+func TestConnect_IDsAreNeverDecoded(t *testing.T) { overBoth(t, testConnect_IDsAreNeverDecoded) }
+
+func testConnect_IDsAreNeverDecoded(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-11")
-	for i, ch := range "-.%_#*?!(),:=@$'" {
+	for _, ch := range "-.%_#*?!(),:=@$'" {
 		t.Run(string(ch), func(t *testing.T) {
 			t.Parallel()
 			// %41 would become A, + a blank, if anybody decoded the id.
-			id := iot.ID{Device: fmt.Sprintf("id%d%c41%c%%41+z", i, ch, ch)}
+			id := iot.ID{Device: fmt.Sprintf("%s%c41%c%%41+z", newID().Device, ch, ch)}
 			d := shared.Device(t, id)
 			c := shared.connect(t, d)
 			c.Subscribe(1, "devices/"+id.Device+"/messages/devicebound/#")
@@ -103,7 +107,9 @@ func TestConnect_IDsAreNeverDecoded(t *testing.T) {
 	}
 }
 
-func TestConnect_Refusals(t *testing.T) {
+func TestConnect_Refusals(t *testing.T) { overBoth(t, testConnect_Refusals) }
+
+func testConnect_Refusals(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-12", "HD-13", "HD-14", "HD-15")
 	d := shared.device(t)
@@ -175,6 +181,10 @@ func TestConnect_Refusals(t *testing.T) {
 
 // A disabled device with a wrong token must not learn that it is disabled.
 func TestConnect_DisabledNeedsProofFirst(t *testing.T) {
+	overBoth(t, testConnect_DisabledNeedsProofFirst)
+}
+
+func testConnect_DisabledNeedsProofFirst(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	status := registry.Disabled
@@ -200,6 +210,10 @@ func TestConnect_OneLogLineForARefusal(t *testing.T) {
 }
 
 func TestConnect_ConnackIsFirstAndFourBytes(t *testing.T) {
+	overBoth(t, testConnect_ConnackIsFirstAndFourBytes)
+}
+
+func testConnect_ConnackIsFirstAndFourBytes(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-16", "HD-17")
 	d := shared.device(t)
@@ -265,6 +279,10 @@ func only(list []string, prefix string) (out []string) {
 }
 
 func TestConnect_TokenDecidesBesideACertificate(t *testing.T) {
+	overBoth(t, testConnect_TokenDecidesBesideACertificate)
+}
+
+func testConnect_TokenDecidesBesideACertificate(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-18")
 	byToken := shared.device(t)
@@ -278,6 +296,10 @@ func TestConnect_TokenDecidesBesideACertificate(t *testing.T) {
 }
 
 func TestConnect_CertificateNeedsNoPassword(t *testing.T) {
+	overBoth(t, testConnect_CertificateNeedsNoPassword)
+}
+
+func testConnect_CertificateNeedsNoPassword(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-19")
 	cert := pkitest.SelfSigned(t, "whatever")
@@ -290,7 +312,9 @@ func TestConnect_CertificateNeedsNoPassword(t *testing.T) {
 	shared.accepted(t, empty, cert)
 }
 
-func TestConnect_ProtocolLevels(t *testing.T) {
+func TestConnect_ProtocolLevels(t *testing.T) { overBoth(t, testConnect_ProtocolLevels) }
+
+func testConnect_ProtocolLevels(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-27")
 	d := shared.device(t)
@@ -307,7 +331,9 @@ func TestConnect_ProtocolLevels(t *testing.T) {
 }
 
 // The 60 seconds of HD-20 pass in time_test.go.
-func TestConnect_OutOfPlace(t *testing.T) {
+func TestConnect_OutOfPlace(t *testing.T) { overBoth(t, testConnect_OutOfPlace) }
+
+func testConnect_OutOfPlace(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-20")
 	for name, b := range map[string][]byte{

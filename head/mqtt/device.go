@@ -60,11 +60,16 @@ func (c *conn) acceptDevice(ctx context.Context, hello *wire.Connect, user topic
 			return err
 		}
 	}
+	if c.srv.cfg.FaultInjection {
+		if err := c.srv.faults.connect(d.id); err != nil {
+			return err
+		}
+	}
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	opened, err := c.srv.cfg.Core.Connect(ctx, iot.Credentials{
-		ID: d.id, Host: user.Host, Token: string(hello.Password), Certificates: c.tls.ConnectionState().PeerCertificates,
+		ID: d.id, Host: user.Host, Token: string(hello.Password), Certificates: c.nc.PeerCertificates(),
 		ModelID: user.ModelID, ClientType: user.ClientType, AuthChain: user.AuthChain,
-		Remote: c.raw.RemoteAddr().String(), Protocol: "mqtt",
+		Remote: c.nc.RemoteAddr().String(), Protocol: "mqtt",
 	}, iot.Opening{Clean: hello.CleanSession}, d)
 	if err != nil {
 		d.cancel()
@@ -82,7 +87,7 @@ func (c *conn) acceptDevice(ctx context.Context, hello *wire.Connect, user topic
 	// queued before the hub hears what the device listens to.
 	c.write(func(b []byte) []byte { return wire.AppendConnack(b, opened.Present, 0) })
 	c.srv.cfg.Metrics.connects.Inc()
-	c.srv.log.Debug("device connected", "head", "mqtt", "device", c.name, "remote", c.raw.RemoteAddr().String(), "clean", hello.CleanSession)
+	c.srv.log.Debug("device connected", "head", "mqtt", "device", c.name, "remote", c.nc.RemoteAddr().String(), "clean", hello.CleanSession)
 	d.listen()
 	return nil
 }
@@ -223,6 +228,11 @@ func (d *device) telemetry(p *wire.Publish, text string) error {
 		m.Properties = append(m.Properties, duplicated)
 	}
 	m.Body = p.Payload
+	if d.c.srv.cfg.FaultInjection {
+		if asked, err := d.c.srv.faults.telemetry(d, m); asked || err != nil {
+			return err
+		}
+	}
 	n := size(m)
 	if n > maxPayload {
 		return fault.New(fault.TooLarge, "the message has %d bytes, %d are allowed", n, maxPayload)

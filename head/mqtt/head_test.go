@@ -20,7 +20,9 @@ import (
 
 	"github.com/vauban-iot/vauban/head/mqtt"
 	"github.com/vauban-iot/vauban/head/mqtt/mqtttest"
+	"github.com/vauban-iot/vauban/head/rest"
 	headservice "github.com/vauban-iot/vauban/head/service"
+	"github.com/vauban-iot/vauban/head/upgrade"
 	"github.com/vauban-iot/vauban/hub/hubtest"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/internal/secret"
@@ -36,6 +38,8 @@ type server struct {
 	*hubtest.World
 	head    *mqtt.Server
 	address string // of the head
+	web     string // of the HTTPS port, where WebSockets and the service API are
+	sockets bool   // dial asks for a WebSocket
 	roots   *x509.CertPool
 	service *service.Client
 
@@ -45,6 +49,15 @@ type server struct {
 
 // shared serves every test that leaves it as it was: each has devices of its own.
 var shared *server
+
+// overBoth is for what must be alike over TLS and over WebSocket: it runs test with shared, dialled one way and the other.
+func overBoth(t *testing.T, test func(t *testing.T, shared *server)) {
+	t.Helper()
+	sockets := *shared
+	sockets.sockets = true
+	t.Run("TLS", func(t *testing.T) { test(t, shared) })
+	t.Run("WebSocket", func(t *testing.T) { test(t, &sockets) })
+}
 
 // authority is made once: RSA keys take a while.
 var authority *pki.Authority
@@ -101,32 +114,47 @@ func open(opts hubtest.Options) (*server, error) {
 	if err := s.serve("127.0.0.1:0"); err != nil {
 		return nil, err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	s.web, s.stopREST, err = serveWeb(func() *mqtt.Server { return s.head }, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		headservice.New(s.Hub, s.Guard, slog.New(s.Log)).ServeHTTP(rw, r)
+	}), s.Log)
 	if err != nil {
 		return nil, err
 	}
-	rest := &http.Server{
+	s.service, err = service.New(service.Config{
+		ConnectionString: w.Policies[0].ConnectionString(hubtest.Host), Address: s.web,
+		TLS: &tls.Config{RootCAs: s.roots},
+	})
+	return s, err
+}
+
+// serveWeb is an HTTPS port: WebSockets go to the head, the rest to beside.
+func serveWeb(head func() *mqtt.Server, beside http.Handler, log slog.Handler) (address string, stop func(), err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	sockets := upgrade.New(map[string]func(*upgrade.Conn){"mqtt": func(c *upgrade.Conn) { head().Take(c) }}, slog.New(log))
+	web := &http.Server{
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			headservice.New(s.Hub, s.Guard, slog.New(s.Log)).ServeHTTP(rw, r)
+			if upgrade.Wants(r, rest.Segments(r)) {
+				sockets.ServeHTTP(rw, r)
+				return
+			}
+			beside.ServeHTTP(rw, r)
 		}),
 		TLSConfig: authority.DeviceTLS(),
-		ErrorLog:  slog.NewLogLogger(s.Log, slog.LevelDebug),
+		ErrorLog:  slog.NewLogLogger(log, slog.LevelDebug),
 	}
-	rest.TLSConfig.NextProtos = []string{"http/1.1"}
+	web.TLSConfig.NextProtos = []string{"http/1.1"}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		rest.ServeTLS(ln, "", "")
+		web.ServeTLS(ln, "", "")
 	}()
-	s.service, err = service.New(service.Config{
-		ConnectionString: w.Policies[0].ConnectionString(hubtest.Host), Address: ln.Addr().String(),
-		TLS: &tls.Config{RootCAs: s.roots},
-	})
-	s.stopREST = func() {
-		rest.Close()
+	return ln.Addr().String(), func() {
+		web.Close()
 		<-done
-	}
-	return s, err
+	}, nil
 }
 
 // serve runs the head in front of the world's hub.
@@ -182,7 +210,11 @@ func (s *server) device(t *testing.T) registry.Identity {
 // dial opens a connection, showing certificates if there are any.
 func (s *server) dial(t *testing.T, certs ...tls.Certificate) *mqtttest.Client {
 	t.Helper()
-	return mqtttest.Dial(t, s.address, &tls.Config{RootCAs: s.roots, ServerName: hubtest.Host, Certificates: certs})
+	cfg := &tls.Config{RootCAs: s.roots, ServerName: hubtest.Host, Certificates: certs}
+	if s.sockets {
+		return mqtttest.DialWebSocket(t, s.web, "/$iothub/websocket", "mqtt", cfg)
+	}
+	return mqtttest.Dial(t, s.address, cfg)
 }
 
 // username is the canonical one of id.

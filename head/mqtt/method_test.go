@@ -69,7 +69,9 @@ func answer(status int, rid string) string {
 	return fmt.Sprintf("$iothub/methods/res/%d/?$rid=%s", status, rid)
 }
 
-func TestMethod_Request(t *testing.T) {
+func TestMethod_Request(t *testing.T) { overBoth(t, testMethod_Request) }
+
+func testMethod_Request(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-64", "HD-68")
 	d := shared.device(t)
@@ -101,7 +103,9 @@ func TestMethod_Request(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestMethod_Answers(t *testing.T) {
+func TestMethod_Answers(t *testing.T) { overBoth(t, testMethod_Answers) }
+
+func testMethod_Answers(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-65")
 	d := shared.device(t)
@@ -150,7 +154,9 @@ func TestMethod_Answers(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestMethod_NobodyAnswers(t *testing.T) {
+func TestMethod_NobodyAnswers(t *testing.T) { overBoth(t, testMethod_NobodyAnswers) }
+
+func testMethod_NobodyAnswers(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-66")
 	d := shared.device(t)
@@ -199,7 +205,9 @@ func isCode(err error, status int, number string) bool {
 	return map[string]string{"404103": "DeviceNotOnline", "504101": "GatewayTimeout", "413001": "MessageTooLarge"}[number] == e.Code
 }
 
-func TestMethod_PayloadLimits(t *testing.T) {
+func TestMethod_PayloadLimits(t *testing.T) { overBoth(t, testMethod_PayloadLimits) }
+
+func testMethod_PayloadLimits(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-67")
 	d := shared.device(t)
@@ -242,7 +250,9 @@ func TestMethod_PayloadLimits(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestMethod_Many(t *testing.T) {
+func TestMethod_Many(t *testing.T) { overBoth(t, testMethod_Many) }
+
+func testMethod_Many(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	c := shared.connect(t, d)
@@ -272,7 +282,9 @@ func TestMethod_Many(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestMethod_ConnectTimeout(t *testing.T) {
+func TestMethod_ConnectTimeout(t *testing.T) { overBoth(t, testMethod_ConnectTimeout) }
+
+func testMethod_ConnectTimeout(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	done := make(chan outcome, 1)
@@ -291,7 +303,9 @@ func TestMethod_ConnectTimeout(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestMethod_RefusedToTheCaller(t *testing.T) {
+func TestMethod_RefusedToTheCaller(t *testing.T) { overBoth(t, testMethod_RefusedToTheCaller) }
+
+func testMethod_RefusedToTheCaller(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	for name, tc := range map[string]struct {

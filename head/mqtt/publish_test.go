@@ -23,7 +23,9 @@ func property(ps []bag.Property, name string) (bag.Property, bool) {
 	return bag.Property{}, false
 }
 
-func TestPublish_QoS(t *testing.T) {
+func TestPublish_QoS(t *testing.T) { overBoth(t, testPublish_QoS) }
+
+func testPublish_QoS(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-28")
 	d := shared.device(t)
@@ -38,7 +40,9 @@ func TestPublish_QoS(t *testing.T) {
 	c.Closed()
 }
 
-func TestPublish_SubackAndUnsuback(t *testing.T) {
+func TestPublish_SubackAndUnsuback(t *testing.T) { overBoth(t, testPublish_SubackAndUnsuback) }
+
+func testPublish_SubackAndUnsuback(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-29")
 	d := shared.device(t)
@@ -55,6 +59,10 @@ func TestPublish_SubackAndUnsuback(t *testing.T) {
 }
 
 func TestPublish_PlusFilterIsForTheCallerOnly(t *testing.T) {
+	overBoth(t, testPublish_PlusFilterIsForTheCallerOnly)
+}
+
+func testPublish_PlusFilterIsForTheCallerOnly(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-30")
 	one, two := shared.device(t), shared.device(t)
@@ -75,6 +83,10 @@ func TestPublish_PlusFilterIsForTheCallerOnly(t *testing.T) {
 
 // Each breach closes the connection, is one line in the log, and touches nobody else.
 func TestPublish_BreachesCloseTheConnection(t *testing.T) {
+	overBoth(t, testPublish_BreachesCloseTheConnection)
+}
+
+func testPublish_BreachesCloseTheConnection(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-31")
 	neighbour := shared.device(t)
@@ -149,7 +161,9 @@ func TestPublish_BreachesCloseTheConnection(t *testing.T) {
 	})
 }
 
-func TestPublish_AcksInOrder(t *testing.T) {
+func TestPublish_AcksInOrder(t *testing.T) { overBoth(t, testPublish_AcksInOrder) }
+
+func testPublish_AcksInOrder(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-32")
 	d := shared.device(t)
@@ -177,6 +191,10 @@ func TestPublish_AcksInOrder(t *testing.T) {
 }
 
 func TestPublish_RequestsAtQoS1AreAcked(t *testing.T) {
+	overBoth(t, testPublish_RequestsAtQoS1AreAcked)
+}
+
+func testPublish_RequestsAtQoS1AreAcked(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-33")
 	d := shared.device(t)
@@ -187,7 +205,9 @@ func TestPublish_RequestsAtQoS1AreAcked(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestPublish_RetainAndDup(t *testing.T) {
+func TestPublish_RetainAndDup(t *testing.T) { overBoth(t, testPublish_RetainAndDup) }
+
+func testPublish_RetainAndDup(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-34")
 	d := shared.device(t)
@@ -213,7 +233,9 @@ func TestPublish_RetainAndDup(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestPublish_Will(t *testing.T) {
+func TestPublish_Will(t *testing.T) { overBoth(t, testPublish_Will) }
+
+func testPublish_Will(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-35")
 	for _, tc := range []struct {
@@ -269,7 +291,9 @@ func TestPublish_Will(t *testing.T) {
 	}
 }
 
-func TestPublish_LargestMessage(t *testing.T) {
+func TestPublish_LargestMessage(t *testing.T) { overBoth(t, testPublish_LargestMessage) }
+
+func testPublish_LargestMessage(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-36")
 	d := shared.device(t)
@@ -294,7 +318,9 @@ func TestPublish_LargestMessage(t *testing.T) {
 }
 
 // A message that is acknowledged is durable whatever happens to the connection in between.
-func TestPublish_ManyDevicesAtOnce(t *testing.T) {
+func TestPublish_ManyDevicesAtOnce(t *testing.T) { overBoth(t, testPublish_ManyDevicesAtOnce) }
+
+func testPublish_ManyDevicesAtOnce(t *testing.T, shared *server) {
 	t.Parallel()
 	const n, each = 30, 100
 	for range n {

@@ -32,7 +32,7 @@ func (c *conn) acceptRegistrant(ctx context.Context, hello *wire.Connect, user t
 	}
 	caller, err := c.srv.cfg.Provisioner.Authenticate(ctx, dps.Credentials{
 		IDScope: user.IDScope, RegistrationID: user.RegistrationID,
-		Token: string(hello.Password), Certificates: c.tls.ConnectionState().PeerCertificates,
+		Token: string(hello.Password), Certificates: c.nc.PeerCertificates(),
 	})
 	if fault.Is(err, fault.Disabled) {
 		return fault.Wrap(fault.Unauthorized, err, "the enrollment is disabled") // 3 would make clients try for ever

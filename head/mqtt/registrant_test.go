@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,11 @@ func startProvisioning(t *testing.T) *provisioning {
 			t.Error(err)
 		}
 	})
+	var stop func()
+	if s.web, stop, err = serveWeb(func() *mqtt.Server { return head }, http.NotFoundHandler(), log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
 	p.server = s
 	return p
 }

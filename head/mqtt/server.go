@@ -1,5 +1,5 @@
-// Package mqtt is the device head for MQTT 3.1.1 over TLS: it turns packets into
-// calls on a hub and a provisioning service, which share its port and are told
+// Package mqtt is the device head for MQTT 3.1.1 over TLS and over WebSocket: it turns
+// packets into calls on a hub and a provisioning service, which share its port and are told
 // apart by the user name (hub-device §2, §3; dps §4).
 //
 // One goroutine reads each connection. Slow work (twins, subscriptions) runs in a
@@ -11,6 +11,7 @@ package mqtt
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,6 +44,8 @@ type Config struct {
 	TLS         *tls.Config
 	Logger      *slog.Logger // nil: slog.Default()
 	Metrics     *Metrics     // nil: none
+	// FaultInjection lets devices ask this server to misbehave (hub-device §11). It is for tests of SDKs.
+	FaultInjection bool
 }
 
 // Server accepts devices.
@@ -52,8 +55,24 @@ type Server struct {
 	wg  sync.WaitGroup
 
 	mu    sync.Mutex
+	ctx   context.Context // of Run; nil while it does not run
 	conns map[*conn]struct{}
+
+	faults faults
 }
+
+// Transport carries one client's bytes. A read that is interrupted by its deadline leaves writing possible,
+// and Close says goodbye in the transport's own words.
+type Transport interface {
+	net.Conn
+	// PeerCertificates are what the client showed in the TLS handshake.
+	PeerCertificates() []*x509.Certificate
+}
+
+// overTLS is the transport of the MQTT port. Its handshake is not done yet.
+type overTLS struct{ *tls.Conn }
+
+func (t overTLS) PeerCertificates() []*x509.Certificate { return t.ConnectionState().PeerCertificates }
 
 // New returns a server; Run starts it.
 func New(cfg Config) (*Server, error) {
@@ -81,11 +100,19 @@ const drainTimeout = 5 * time.Second
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.ctx = nil // nothing is taken from here on
+		s.mu.Unlock()
+		s.wg.Wait() // every connection watches ctx
+	}()
 	for {
 		nc, err := ln.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
-				s.wg.Wait() // every connection watches ctx
 				return nil
 			}
 			if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() || errors.Is(err, errTooManyFiles) {
@@ -95,14 +122,26 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 			}
 			return fmt.Errorf("accept on %v: %w", ln.Addr(), err)
 		}
-		s.wg.Go(func() { s.open(ctx, nc) })
+		s.wg.Go(func() { s.open(ctx, overTLS{tls.Server(nc, s.cfg.TLS)}) })
 	}
+}
+
+// Take serves a client that came another way than by Run's listener. It does not block, and
+// owns the transport; while Run does not run it closes it.
+func (s *Server) Take(t Transport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx := s.ctx; ctx != nil {
+		s.wg.Go(func() { s.open(ctx, t) })
+		return
+	}
+	go t.Close()
 }
 
 // open brings a connection up to its CONNACK, then hands it to a fresh goroutine:
 // the stack that the handshake grew is not kept for the session's life.
-func (s *Server) open(ctx context.Context, nc net.Conn) {
-	c := &conn{srv: s, raw: nc, tls: tls.Server(nc, s.cfg.TLS), started: time.Now()}
+func (s *Server) open(ctx context.Context, nc Transport) {
+	c := &conn{srv: s, nc: nc, started: time.Now()}
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
 	err := c.open(ctx)
 	stop()

@@ -51,6 +51,10 @@ func (s *server) connected(t *testing.T, id iot.ID, want bool) {
 }
 
 func TestSession_SubscriptionsOutliveTheConnection(t *testing.T) {
+	overBoth(t, testSession_SubscriptionsOutliveTheConnection)
+}
+
+func testSession_SubscriptionsOutliveTheConnection(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-21", "HD-22")
 	d := shared.device(t)
@@ -108,6 +112,10 @@ func TestSession_SubscriptionsOutliveTheConnection(t *testing.T) {
 
 // One filter of two that mean the same goes; what they mean stays subscribed.
 func TestSession_UnsubscribeOneSpelling(t *testing.T) {
+	overBoth(t, testSession_UnsubscribeOneSpelling)
+}
+
+func testSession_UnsubscribeOneSpelling(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	c := shared.connect(t, d)
@@ -211,7 +219,9 @@ func TestSession_StopDrains(t *testing.T) {
 	}
 }
 
-func TestSession_Takeover(t *testing.T) {
+func TestSession_Takeover(t *testing.T) { overBoth(t, testSession_Takeover) }
+
+func testSession_Takeover(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-26")
 	d := shared.device(t)
@@ -241,7 +251,9 @@ func TestSession_Takeover(t *testing.T) {
 }
 
 // A message the old connection had not acknowledged belongs to the new one, at once.
-func TestSession_TakeoverRedelivers(t *testing.T) {
+func TestSession_TakeoverRedelivers(t *testing.T) { overBoth(t, testSession_TakeoverRedelivers) }
+
+func testSession_TakeoverRedelivers(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	old, _ := shared.resume(t, d)
@@ -297,7 +309,9 @@ func TestSession_TakeoverStorm(t *testing.T) {
 }
 
 // Two connections of one identity that come at the same moment: one of them stays.
-func TestSession_TakeoverRace(t *testing.T) {
+func TestSession_TakeoverRace(t *testing.T) { overBoth(t, testSession_TakeoverRace) }
+
+func testSession_TakeoverRace(t *testing.T, shared *server) {
 	t.Parallel()
 	for range 20 {
 		d := shared.device(t)
@@ -329,7 +343,9 @@ func TestSession_TakeoverRace(t *testing.T) {
 	}
 }
 
-func TestSession_DeviceGoesAway(t *testing.T) {
+func TestSession_DeviceGoesAway(t *testing.T) { overBoth(t, testSession_DeviceGoesAway) }
+
+func testSession_DeviceGoesAway(t *testing.T, shared *server) {
 	t.Parallel()
 	t.Run("disabled", func(t *testing.T) {
 		t.Parallel()

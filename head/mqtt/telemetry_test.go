@@ -18,7 +18,9 @@ import (
 	"github.com/vauban-iot/vauban/wire/sas"
 )
 
-func TestTelemetry_TopicForms(t *testing.T) {
+func TestTelemetry_TopicForms(t *testing.T) { overBoth(t, testTelemetry_TopicForms) }
+
+func testTelemetry_TopicForms(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-37")
 	d := shared.device(t)
@@ -45,7 +47,9 @@ func TestTelemetry_TopicForms(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestTelemetry_Bags(t *testing.T) {
+func TestTelemetry_Bags(t *testing.T) { overBoth(t, testTelemetry_Bags) }
+
+func testTelemetry_Bags(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-38", "HD-39", "HD-42")
 	long := "message-id-._:1"
@@ -90,6 +94,10 @@ func TestTelemetry_Bags(t *testing.T) {
 }
 
 func TestTelemetry_StampsCannotBeForged(t *testing.T) {
+	overBoth(t, testTelemetry_StampsCannotBeForged)
+}
+
+func testTelemetry_StampsCannotBeForged(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-40")
 	id := newID()
@@ -127,7 +135,9 @@ func TestTelemetry_StampsCannotBeForged(t *testing.T) {
 	}
 }
 
-func TestTelemetry_AuthMethodStamp(t *testing.T) {
+func TestTelemetry_AuthMethodStamp(t *testing.T) { overBoth(t, testTelemetry_AuthMethodStamp) }
+
+func testTelemetry_AuthMethodStamp(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-41")
 	ca := pkitest.NewCA(t, "stamp test root")

@@ -55,7 +55,9 @@ func report(t *testing.T, c *mqtttest.Client, version int, patch string) {
 	}
 }
 
-func TestTwin_Get(t *testing.T) {
+func TestTwin_Get(t *testing.T) { overBoth(t, testTwin_Get) }
+
+func testTwin_Get(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-53", "HD-61")
 	d := shared.device(t)
@@ -80,7 +82,9 @@ func TestTwin_Get(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestTwin_RidEcho(t *testing.T) {
+func TestTwin_RidEcho(t *testing.T) { overBoth(t, testTwin_RidEcho) }
+
+func testTwin_RidEcho(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-54", "HD-55")
 	d := shared.device(t)
@@ -105,7 +109,9 @@ func TestTwin_RidEcho(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestTwin_Merge(t *testing.T) {
+func TestTwin_Merge(t *testing.T) { overBoth(t, testTwin_Merge) }
+
+func testTwin_Merge(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-56")
 	d := shared.device(t)
@@ -129,7 +135,9 @@ func TestTwin_Merge(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestTwin_BadPatches(t *testing.T) {
+func TestTwin_BadPatches(t *testing.T) { overBoth(t, testTwin_BadPatches) }
+
+func testTwin_BadPatches(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-57")
 	d := shared.device(t)
@@ -226,7 +234,9 @@ func TestTwin_BadPatchIsOneLogLine(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestTwin_DesiredPush(t *testing.T) {
+func TestTwin_DesiredPush(t *testing.T) { overBoth(t, testTwin_DesiredPush) }
+
+func testTwin_DesiredPush(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-58", "HD-59")
 	d := shared.device(t)
@@ -276,7 +286,9 @@ func TestTwin_DesiredPush(t *testing.T) {
 }
 
 // Many writers at once: what arrives is in version order without a gap.
-func TestTwin_DesiredOrderUnderLoad(t *testing.T) {
+func TestTwin_DesiredOrderUnderLoad(t *testing.T) { overBoth(t, testTwin_DesiredOrderUnderLoad) }
+
+func testTwin_DesiredOrderUnderLoad(t *testing.T, shared *server) {
 	t.Parallel()
 	d := shared.device(t)
 	c := shared.connect(t, d)
@@ -307,7 +319,9 @@ func TestTwin_DesiredOrderUnderLoad(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestTwin_Numbers(t *testing.T) {
+func TestTwin_Numbers(t *testing.T) { overBoth(t, testTwin_Numbers) }
+
+func testTwin_Numbers(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-60")
 	d := shared.device(t)
@@ -329,7 +343,9 @@ func TestTwin_Numbers(t *testing.T) {
 	c.Disconnect()
 }
 
-func TestTwin_GetWithoutSubscription(t *testing.T) {
+func TestTwin_GetWithoutSubscription(t *testing.T) { overBoth(t, testTwin_GetWithoutSubscription) }
+
+func testTwin_GetWithoutSubscription(t *testing.T, shared *server) {
 	t.Parallel()
 	conform.Covers(t, "HD-62")
 	d := shared.device(t)

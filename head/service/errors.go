@@ -103,6 +103,9 @@ func (h *Head) refuse(q *request, err error, b bool) {
 		c = m
 	}
 	text := fault.Public(err)
+	if own, ok := errors.AsType[coded](err); ok {
+		c = own.code
+	}
 	switch {
 	case errors.Is(err, errMethodNotAllowed):
 		c, text = code{405, 405000, "GenericMethodNotAllowed"}, "this path does not take "+q.Method
@@ -110,8 +113,10 @@ func (h *Head) refuse(q *request, err error, b bool) {
 		c = code{400, 400011, "DeviceDefinedMultipleTimes"}
 	case errors.Is(err, errNoRoute):
 		c = code{404, 404000, "GenericNotFound"}
-	case fault.Is(err, fault.NotFound) && q.id().Module != "":
-		c = code{404, 404010, "ModuleNotFound"}
+	default:
+		if m, ok := h.moduleCode(q.Context(), q.id(), err); ok {
+			c = m
+		}
 	}
 	tracking := nonce.New()
 	now := time.Now().UTC()

@@ -12,7 +12,7 @@ import (
 // maxQuery bounds the body of a query; its text is bounded by query.MaxText.
 const maxQuery = 64 << 10
 
-// query answers a page of a query (hub-service §4.1). Its headers are spelled as clients compare them.
+// query answers a page of a query (hub-service §4.1).
 func (h *Head) query(q *request) error {
 	var body struct {
 		Query *string `json:"query"`
@@ -35,18 +35,23 @@ func (h *Head) query(q *request) error {
 	if err != nil {
 		return err
 	}
+	writePage(q, page.Items, page.ItemType, page.Next)
+	return nil
+}
+
+// writePage answers with a page of documents. Its headers are spelled as clients compare them.
+func writePage(q *request, items [][]byte, itemType, next string) {
 	header := q.w.Header()
-	header["x-ms-item-type"] = []string{page.ItemType}
-	if page.Next != "" { // never empty: clients ask again while it is there
-		header["x-ms-continuation"] = []string{page.Next}
+	header["x-ms-item-type"] = []string{itemType}
+	if next != "" { // never empty: clients ask again while it is there
+		header["x-ms-continuation"] = []string{next}
 	}
 	out := []byte{'['}
-	for i, item := range page.Items {
+	for i, item := range items {
 		if i > 0 {
 			out = append(out, ',')
 		}
 		out = append(out, item...)
 	}
 	rest.JSON(q.w, http.StatusOK, "", append(out, ']'))
-	return nil
 }

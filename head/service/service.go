@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,12 @@ type Core interface {
 	Send(ctx context.Context, m iot.Mail) (string, error)
 	Bulk(ctx context.Context, rows []registry.Entry) []error
 	Query(ctx context.Context, text string, size int, token string) (fleet.Page, error)
+	digitalTwins
+	modules
+	jobs
+	configurations
+	keys
+	notices
 }
 
 // Authorizer checks the Authorization header of a request.
@@ -67,7 +74,7 @@ func Owns(segments []string) bool {
 		return false
 	}
 	switch strings.ToLower(segments[0]) {
-	case "devices", "twins", "statistics":
+	case "devices", "twins", "digitaltwins", "jobs", "configurations", "messages", "statistics":
 		return true
 	}
 	return false
@@ -89,8 +96,11 @@ type request struct {
 	body     []byte
 }
 
-// id is the identity that the path is about: a device, or a module of one.
+// id is the identity that the path is about: a device, or a module of one. It is empty when the path is about none.
 func (q *request) id() iot.ID {
+	if len(q.segments) < 2 {
+		return iot.ID{}
+	}
 	id := iot.ID{Device: q.segments[1]}
 	if len(q.segments) > 3 && strings.EqualFold(q.segments[2], "modules") {
 		id.Module = q.segments[3]
@@ -113,7 +123,7 @@ type route struct {
 const twinRights = access.ServiceConnect | access.RegistryRead
 const twinWriteRights = access.ServiceConnect | access.RegistryWrite
 
-var routes = []route{
+var routes = slices.Concat(digitalTwinRoutes, moduleRoutes, jobRoutes, configurationRoutes, keyRoutes, noticeRoutes, []route{
 	{method: "GET", path: []string{"devices"}, rights: access.RegistryRead, serve: (*Head).list},
 	{method: "POST", path: []string{"devices"}, rights: access.RegistryWrite, limit: maxBulk, serve: (*Head).bulk},
 	{method: "POST", path: []string{"devices", "query"}, rights: twinRights, limit: maxQuery, serve: (*Head).query},
@@ -131,7 +141,7 @@ var routes = []route{
 	{method: "PATCH", path: []string{"twins", "*", "modules", "*"}, rights: twinWriteRights, limit: maxTwin, serve: (*Head).patchTwin},
 	{method: "PUT", path: []string{"twins", "*", "modules", "*"}, rights: twinWriteRights, limit: maxTwin, serve: (*Head).replaceTwin},
 	{method: "POST", path: []string{"twins", "*", "modules", "*", "methods"}, rights: access.ServiceConnect, limit: maxMethod, serve: (*Head).invoke, formB: true},
-}
+})
 
 // ServeHTTP implements http.Handler.
 func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -199,14 +209,7 @@ func (h *Head) list(q *request) error {
 	if err != nil {
 		return err
 	}
-	body := []byte{'['}
-	for i, d := range ds {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = append(body, d.MarshalDocument()...)
-	}
-	rest.JSON(q.w, http.StatusOK, "", append(body, ']'))
+	writeIdentities(q, ds)
 	return nil
 }
 
@@ -228,16 +231,23 @@ func (h *Head) put(q *request) error {
 	if c.DeviceID != "" && c.DeviceID != id.Device {
 		return fault.New(fault.Invalid, "the body's deviceId is not the one in the path")
 	}
+	if c.ModuleID != "" && c.ModuleID != id.Module {
+		return fault.New(fault.Invalid, "the body's moduleId is not the one in the path")
+	}
+	status := http.StatusOK
 	var d registry.Identity
 	if m := q.match(); m != nil {
 		d, err = h.core.UpdateDevice(q.Context(), id, m, c)
 	} else {
 		d, err = h.core.CreateDevice(q.Context(), c.New(id))
+		if id.Module != "" {
+			status = http.StatusCreated // of modules only (hub-service §2.1)
+		}
 	}
 	if err != nil {
 		return err
 	}
-	rest.JSON(q.w, http.StatusOK, string(d.ETag), d.MarshalDocument())
+	rest.JSON(q.w, status, string(d.ETag), d.MarshalDocument())
 	return nil
 }
 
@@ -268,6 +278,9 @@ func (h *Head) bulk(q *request) error {
 			continue
 		}
 		c := codeOf(fault.KindOf(err))
+		if m, ok := h.moduleCode(q.Context(), rows[i].ID, err); ok {
+			c = m
+		}
 		failed = append(failed, bulkError{rows[i].ID.Device, rows[i].ID.Module, c.name, fault.Public(err)})
 		h.log.Log(q.Context(), levelOf(err), "row of a bulk operation refused", "head", "service", "device", rows[i].ID.Device, "module", rows[i].ID.Module,
 			"mode", rows[i].Mode, "code", c.name, "remote", q.RemoteAddr, "err", err)

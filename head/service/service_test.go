@@ -706,7 +706,7 @@ func TestRefusals(t *testing.T) {
 		{"mail with a bad ack", "POST", "/devices/d1/messages/deviceBound", "x", []string{"iothub-ack", "maybe"}, 400, "ArgumentInvalid"},
 		{"mail with a bad expiry", "POST", "/devices/d1/messages/deviceBound", "x", []string{"iothub-expiry", "soon"}, 400, "ArgumentInvalid"},
 		{"mail that is late", "POST", "/devices/d1/messages/deviceBound", "x", []string{"iothub-expiry", "2001-01-01T00:00:00Z"}, 400, "ArgumentInvalid"},
-		{"unknown path", "GET", "/configurations/c1", "", nil, 404, "GenericNotFound"},
+		{"unknown path", "GET", "/unknown/c1", "", nil, 404, "GenericNotFound"},
 		{"root", "GET", "/", "", nil, 404, "GenericNotFound"},
 		{"other method", "PATCH", "/devices/d1", "{}", nil, 405, "GenericMethodNotAllowed"},
 	} {

@@ -13,7 +13,7 @@ import (
 var builtins = []string{
 	"deviceId", "moduleId", "modelId", "etag", "deviceEtag", "status", "statusReason", "statusUpdateTime",
 	"connectionState", "connectionStateUpdatedTime", "lastActivityTime", "cloudToDeviceMessageCount", "authenticationType", "x509Thumbprint",
-	"version", "tags", "properties", "capabilities", "deviceScope", "parentScopes",
+	"version", "tags", "properties", "capabilities", "deviceScope", "parentScopes", "configurations",
 }
 
 var sections = []string{"desired", "reported"}
@@ -43,6 +43,8 @@ func (d document) Find(p query.Path) query.Value {
 		return tree(d.Twin.Tags).Find(rest)
 	case "properties":
 		return d.properties(rest)
+	case "configurations":
+		return query.JSON(string(d.Twin.Configurations)).Find(rest)
 	}
 	return d.identity(name).Find(rest)
 }

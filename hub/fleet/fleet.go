@@ -1,5 +1,5 @@
-// Package fleet is what is asked of many devices at once: queries over their twins
-// (hub-service §4).
+// Package fleet is what is asked of many devices at once: queries over their twins and over the rows
+// of jobs (hub-service §4).
 package fleet
 
 import (
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/fleet/job"
 	"github.com/vauban-iot/vauban/hub/query"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
@@ -29,8 +30,8 @@ type Scan struct {
 	After   iot.ID // visit what comes behind it, in order of ids
 	// Where lets the store leave out rows that cannot meet it; it may also ignore it. nil: all.
 	Where query.Expr
-	// Desired, Reported, Metadata (of both) and Identity say which parts the reader looks at beside ids and
-	// tags; others may be left empty.
+	// Desired, Reported, Metadata (of both) and Identity say which parts the reader looks at beside ids,
+	// tags and configurations; others may be left empty.
 	Desired, Reported, Metadata, Identity bool
 }
 
@@ -42,6 +43,7 @@ var ErrStop = errors.New("fleet: enough rows")
 type Store interface {
 	// Scan calls visit for each row until it returns an error, which Scan returns, or ErrStop, which ends it with nil.
 	Scan(ctx context.Context, s Scan, visit func(*Row) error) error
+	job.Rows
 }
 
 // Fleet answers queries. It is safe for concurrent use.
@@ -65,6 +67,9 @@ type Page struct {
 	ItemType string
 	Next     string // continuation token; empty on the last page
 }
+
+// maxPageBytes ends a page before its size is reached: twins may have 100 KB.
+const maxPageBytes = 8 << 20
 
 // maxTime bounds a query. One that must read everything takes about a second for a million twins.
 const maxTime = 20 * time.Second
@@ -91,7 +96,7 @@ func (f *Fleet) Query(ctx context.Context, text string, size int, token string) 
 	var page Page
 	switch {
 	case q.From == query.Jobs:
-		page = Page{ItemType: JobItems}
+		page, err = f.jobs(ctx, q, size, at)
 	case q.Aggregates():
 		page, err = f.summary(ctx, q, size, at)
 	default:
@@ -128,7 +133,7 @@ func (s *Scan) reads(p query.Path) {
 		return
 	}
 	switch builtin(p[0].Name) {
-	case "deviceId", "moduleId", "tags":
+	case "deviceId", "moduleId", "tags", "configurations":
 	case "properties":
 		section := ""
 		if len(p) > 1 {
@@ -156,13 +161,14 @@ func (f *Fleet) rows(ctx context.Context, q *query.Query, size int, at position)
 		size = min(size, q.Top-at.Done)
 	}
 	var last iot.ID
+	bytes := 0
 	err := f.store.Scan(ctx, s, func(r *Row) error {
 		d := document{r}
 		if !q.Matches(d) {
 			return nil
 		}
-		if len(page.Items) == size { // one more than fits: there is another page
-			at.After, at.Done = last, at.Done+size
+		if len(page.Items) == size || bytes > maxPageBytes { // one more than fits: there is another page
+			at.After, at.Done = last, at.Done+len(page.Items)
 			if q.Top == 0 || at.Done < q.Top {
 				page.Next = at.token(q)
 			}
@@ -174,6 +180,7 @@ func (f *Fleet) rows(ctx context.Context, q *query.Query, size int, at position)
 		} else {
 			page.Items = append(page.Items, registry.TwinDocument(r.Identity, r.Twin))
 		}
+		bytes += len(page.Items[len(page.Items)-1])
 		return nil
 	})
 	return page, err
@@ -208,6 +215,7 @@ func (f *Fleet) summary(ctx context.Context, q *query.Query, size int, at positi
 // key, so that a page does not move when devices come and go.
 type position struct {
 	Query string `json:"q"` // digest of the query it belongs to
+	Job   string `json:"j,omitempty"`
 	After iot.ID `json:"a"`
 	Done  int    `json:"n"`
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
+	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/storage/sqlite"
@@ -42,6 +43,8 @@ type Options struct {
 	Memory bool   // log and mailboxes in memory
 	// Presence, when set, stands between the hub and its store.
 	Presence func(hub.PresenceStore) hub.PresenceStore
+	// Uploads, when set, lets devices store files; it is called with the store open and no hub yet.
+	Uploads func(*World) (*upload.Service, error)
 }
 
 // World is a hub and what it stands on.
@@ -63,6 +66,7 @@ type World struct {
 
 	mu       sync.Mutex
 	cas      []*x509.Certificate
+	refused  access.Refused
 	messages map[iot.ID][]iot.Message
 }
 
@@ -131,10 +135,16 @@ func (w *World) start() (err error) {
 	if w.opts.Presence != nil {
 		presence = w.opts.Presence(presence)
 	}
+	var uploads *upload.Service
+	if w.opts.Uploads != nil {
+		if uploads, err = w.opts.Uploads(w); err != nil {
+			return err
+		}
+	}
 	intake := telemetry.NewIntake(w.facts, nil)
 	w.Hub, err = hub.New(hub.Config{
-		Hosts: []string{Host}, Guard: w.Guard, Registry: reg, Presence: presence, Twins: w.Store, Fleet: fleet.New(w.Store), Mailbox: w.Store, Notices: w.Store, Sessions: w.Store,
-		Intake: intake, Router: w.Router, Authorities: w.authorities, Now: w.Clock.Now, Logger: log,
+		Hosts: []string{Host}, Guard: w.Guard, Registry: reg, Presence: presence, Twins: w.Store, Fleet: fleet.New(w.Store), Jobs: w.Store, Configurations: w.Store, Mailbox: w.Store, Notices: w.Store, Uploads: uploads, Sessions: w.Store,
+		Intake: intake, Router: w.Router, Authorities: w.authorities, Refused: w.refusals, Now: w.Clock.Now, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -144,6 +154,8 @@ func (w *World) start() (err error) {
 	w.mu.Unlock()
 	w.run(ctx, "intake", intake.Run)
 	w.run(ctx, "hub", w.Hub.Run)
+	w.run(ctx, "jobs", w.Hub.RunJobs)
+	w.run(ctx, "configurations", w.Hub.RunConfigurations)
 	w.run(ctx, "reader", func(ctx context.Context) error { return w.facts.Follow(ctx, bus.Earliest, nil, w.keep) })
 	return nil
 }
@@ -205,6 +217,19 @@ func (w *World) Trust(cas ...*x509.Certificate) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cas = append(w.cas, cas...)
+}
+
+// Refuse sets the kinds of tokens that prove nobody.
+func (w *World) Refuse(r access.Refused) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused = r
+}
+
+func (w *World) refusals(context.Context) (access.Refused, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refused, nil
 }
 
 func (w *World) authorities(context.Context) ([]*x509.Certificate, error) {

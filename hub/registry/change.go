@@ -12,10 +12,12 @@ import (
 
 // Change is what a caller writes of an identity. Nil members stay as they are.
 type Change struct {
-	DeviceID string // as the caller wrote it; empty when it did not
-	Status   *Status
-	Reason   *string
-	Edge     *bool
+	DeviceID  string // as the caller wrote it; empty when it did not
+	ModuleID  string // likewise
+	Status    *Status
+	Reason    *string
+	Edge      *bool
+	ManagedBy *string // of a module
 	// Authentication replaces type and material; keys it leaves out stay, and so do both thumbprints when it names neither.
 	Authentication *Authentication
 	Scope          *string
@@ -24,6 +26,9 @@ type Change struct {
 
 // New is a new identity as c describes it.
 func (c Change) New(id iot.ID) Identity {
+	if id.Module != "" {
+		c = c.forModule()
+	}
 	d := c.apply(Identity{ID: id, Status: Enabled}, time.Time{})
 	d.StatusTime = time.Time{}
 	if c.Scope != nil {
@@ -45,6 +50,9 @@ func (c Change) apply(d Identity, now time.Time) Identity {
 	}
 	if c.Edge != nil {
 		d.Edge = *c.Edge
+	}
+	if c.ManagedBy != nil && d.ID.Module != "" {
+		d.ManagedBy = *c.ManagedBy
 	}
 	if c.Authentication != nil {
 		d.Authentication = d.Authentication.changed(*c.Authentication)
@@ -104,6 +112,8 @@ func (a Authentication) changed(c Authentication) Authentication {
 func ParseIdentity(body []byte) (Change, error) {
 	var doc struct {
 		DeviceID       string          `json:"deviceId"`
+		ModuleID       string          `json:"moduleId"`
+		ManagedBy      json.RawMessage `json:"managedBy"`
 		Status         *Status         `json:"status"`
 		StatusReason   json.RawMessage `json:"statusReason"`
 		Authentication *struct {
@@ -126,12 +136,15 @@ func ParseIdentity(body []byte) (Change, error) {
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return Change{}, fault.Wrap(fault.Malformed, err, "the body is not an identity document")
 	}
-	c := Change{DeviceID: doc.DeviceID, Status: doc.Status}
+	c := Change{DeviceID: doc.DeviceID, ModuleID: doc.ModuleID, Status: doc.Status}
 	if doc.Capabilities != nil {
 		c.Edge = doc.Capabilities.Edge
 	}
 	var err error
 	if c.Reason, err = present[string]("statusReason", doc.StatusReason); err != nil {
+		return Change{}, err
+	}
+	if c.ManagedBy, err = present[string]("managedBy", doc.ManagedBy); err != nil {
 		return Change{}, err
 	}
 	if c.Scope, err = present[string]("deviceScope", doc.DeviceScope); err != nil {

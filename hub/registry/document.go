@@ -49,20 +49,26 @@ type identityDocument struct {
 	ParentScopes         []string               `json:"parentScopes"`
 }
 
-// MarshalDocument is the identity's JSON document (hub-service §2.3). It holds the keys.
+// MarshalDocument is the JSON document of the device or module (hub-service §2.3). It holds the keys.
 func (d Identity) MarshalDocument() []byte {
-	a := d.Authentication
+	if d.ID.Module != "" {
+		return d.moduleDocument()
+	}
 	return marshal(identityDocument{
 		DeviceID: d.ID.Device, GenerationID: d.Generation, ETag: d.ETag,
 		ConnectionState: ConnectionState(d), Status: d.Status, StatusReason: orNull(d.StatusReason),
 		ConnectionStateTime: iot.FormatTime(d.ConnectionTime), StatusTime: iot.FormatTime(d.StatusTime),
 		LastActivity: iot.FormatTime(d.LastActivity), CloudToDeviceWaiting: d.Pending,
-		Authentication: authenticationDocument{
-			SymmetricKey:   symmetricKeyDocument{keyOrNull(a.PrimaryKey), keyOrNull(a.SecondaryKey)},
-			X509Thumbprint: thumbprints(a), Type: a.Type,
-		},
-		Capabilities: capabilitiesDocument{d.Edge}, DeviceScope: d.Scope, ParentScopes: orEmpty(d.ParentScopes),
+		Authentication: d.Authentication.document(),
+		Capabilities:   capabilitiesDocument{d.Edge}, DeviceScope: d.Scope, ParentScopes: orEmpty(d.ParentScopes),
 	})
+}
+
+func (a Authentication) document() authenticationDocument {
+	return authenticationDocument{
+		SymmetricKey:   symmetricKeyDocument{keyOrNull(a.PrimaryKey), keyOrNull(a.SecondaryKey)},
+		X509Thumbprint: thumbprints(a), Type: a.Type,
+	}
 }
 
 type twinDocument struct {
@@ -82,6 +88,7 @@ type twinDocument struct {
 	Version              int64              `json:"version"`
 	Tags                 json.RawMessage    `json:"tags"`
 	Properties           json.RawMessage    `json:"properties"`
+	Configurations       json.RawMessage    `json:"configurations,omitempty"`
 	// Of devices only:
 	Capabilities *capabilitiesDocument `json:"capabilities,omitempty"`
 	DeviceScope  string                `json:"deviceScope,omitempty"`
@@ -100,7 +107,7 @@ func TwinDocument(d Identity, t twin.Twin) []byte {
 		Status: d.Status, StatusReason: orNull(d.StatusReason), StatusTime: iot.FormatTime(d.StatusTime),
 		ConnectionState: ConnectionState(d), LastActivity: iot.FormatTime(d.LastActivity), CloudToDeviceWaiting: d.Pending,
 		AuthenticationType: d.Authentication.Type, X509Thumbprint: thumbprints(d.Authentication),
-		Version: t.Version, Tags: tags, Properties: t.Properties(),
+		Version: t.Version, Tags: tags, Properties: t.Properties(), Configurations: t.Configurations,
 	}
 	if d.ID.Module == "" {
 		scopes := orEmpty(d.ParentScopes)

@@ -74,6 +74,9 @@ func (r *Registry) Create(ctx context.Context, d Identity, t *twin.Twin) (Identi
 		if err := iot.ValidateID("moduleId", d.ID.Module); err != nil {
 			return Identity{}, err
 		}
+		if err := r.checkReserved(ctx, d.ID); err != nil {
+			return Identity{}, err
+		}
 	}
 	now := r.now()
 	d.Generation = generation(now)
@@ -94,7 +97,11 @@ func (r *Registry) Create(ctx context.Context, d Identity, t *twin.Twin) (Identi
 		fresh := twin.New(d.ID)
 		t = &fresh
 	}
-	if err := r.store.Create(ctx, d, *t); err != nil {
+	var below []Identity
+	if d.Edge {
+		below = runtime(d.ID.Device, now)
+	}
+	if err := r.store.Create(ctx, d, *t, below...); err != nil {
 		return Identity{}, err
 	}
 	return d, nil
@@ -104,6 +111,9 @@ func (r *Registry) Create(ctx context.Context, d Identity, t *twin.Twin) (Identi
 // PreconditionFailed, Invalid and InvalidScope.
 func (r *Registry) Update(ctx context.Context, id iot.ID, match *iot.Match, c Change) (Identity, error) {
 	now := r.now()
+	if id.Module != "" {
+		c = c.forModule()
+	}
 	// Parents are looked up before the transaction: a store may not be read inside one.
 	var planned Identity
 	if c.Scope != nil || c.ParentScopes != nil || c.Edge != nil {
@@ -116,7 +126,7 @@ func (r *Registry) Update(ctx context.Context, id iot.ID, match *iot.Match, c Ch
 			return Identity{}, err
 		}
 	}
-	return r.store.Update(ctx, id, func(d Identity) (Identity, error) {
+	next, err := r.store.Update(ctx, id, func(d Identity) (Identity, error) {
 		if err := match.Check(d.ETag); err != nil {
 			return d, err
 		}
@@ -129,11 +139,23 @@ func (r *Registry) Update(ctx context.Context, id iot.ID, match *iot.Match, c Ch
 		next.ETag = nextETag(d.ETag)
 		return next, next.check()
 	})
+	if err == nil && next.Edge && c.Edge != nil {
+		err = r.addRuntime(ctx, id.Device, now)
+	}
+	return next, err
 }
 
 // Delete removes an identity with its modules, twins and waiting messages, when match allows
 // it; fault.NotFound, PreconditionFailed.
 func (r *Registry) Delete(ctx context.Context, id iot.ID, match *iot.Match) error {
+	if SystemModule(id.Module) {
+		switch d, err := r.store.Identity(ctx, iot.ID{Device: id.Device}); {
+		case err != nil:
+			return err
+		case d.Edge:
+			return ErrSystemModule
+		}
+	}
 	return r.store.Delete(ctx, id, func(d Identity) error { return match.Check(d.ETag) })
 }
 
@@ -170,23 +192,55 @@ func (r *Registry) place(ctx context.Context, d *Identity, p placement) error {
 }
 
 func (r *Registry) checkParent(ctx context.Context, child iot.ID, scope string) error {
-	bad := fault.New(fault.InvalidScope, "%q is the scope of no edge device", scope)
+	parent, err := r.ofScope(ctx, scope)
+	if err == nil && parent.ID.Device == child.Device {
+		err = errNoScope(scope)
+	}
+	return err
+}
+
+func errNoScope(scope string) error {
+	return fault.New(fault.InvalidScope, "%q is the scope of no edge device", scope)
+}
+
+// ofScope returns the edge device that a scope belongs to; fault.InvalidScope.
+func (r *Registry) ofScope(ctx context.Context, scope string) (Identity, error) {
 	name, ok := strings.CutPrefix(scope, scopePrefix)
 	dash := strings.LastIndexByte(name, '-')
-	if !ok || dash <= 0 || name[:dash] == child.Device {
-		return bad
+	if !ok || dash <= 0 {
+		return Identity{}, errNoScope(scope)
 	}
 	parent, err := r.store.Identity(ctx, iot.ID{Device: name[:dash]})
-	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Invalid) {
-		return bad
+	switch {
+	case fault.Is(err, fault.NotFound), fault.Is(err, fault.Invalid):
+		return Identity{}, errNoScope(scope)
+	case err != nil:
+		return Identity{}, err
+	case !parent.Edge || parent.Scope != scope:
+		return Identity{}, errNoScope(scope)
 	}
-	if err != nil {
-		return err
+	return parent, nil
+}
+
+// Parent returns the one of d's parents that has the given device id: the edge device above it, or the device of a
+// module. It is fault.NotFound when d has no such parent.
+func (r *Registry) Parent(ctx context.Context, d Identity, device string) (Identity, error) {
+	if d.ID.Module != "" {
+		if d.ID.Device != device {
+			return Identity{}, fault.New(fault.NotFound, "%s is not the device of module %s", device, d.ID)
+		}
+		return r.store.Identity(ctx, iot.ID{Device: device})
 	}
-	if !parent.Edge || parent.Scope != scope {
-		return bad
+	for _, scope := range d.ParentScopes {
+		p, err := r.ofScope(ctx, scope)
+		if err == nil && p.ID.Device == device {
+			return p, nil
+		}
+		if err != nil && !fault.Is(err, fault.InvalidScope) { // a parent that was deleted is none
+			return Identity{}, err
+		}
 	}
-	return nil
+	return Identity{}, fault.New(fault.NotFound, "%s is no parent of %s", device, d.ID)
 }
 
 // generation is the time in ticks of 100 ns since the year 1, 18 digits as Azure's: a device that is

@@ -51,6 +51,7 @@ type Identity struct {
 	Edge           bool // capabilities.iotEdge
 	Scope          string
 	ParentScopes   []string
+	ManagedBy      string // of a module: who looks after it; empty when nobody says
 
 	// Presence is written by sessions, never by identity updates, and leaves the ETag alone.
 	Connected      bool
@@ -67,8 +68,9 @@ type Statistics struct{ Total, Enabled, Disabled, Connected int }
 // their first twin. Every write is on disk when the call returns. Times are kept to
 // the microsecond, in UTC. A Store never reads a clock.
 type Store interface {
-	// Create adds an identity with its first twin in one step; fault.AlreadyExists when the id is taken.
-	Create(ctx context.Context, d Identity, t twin.Twin) error
+	// Create adds an identity with its first twin, and modules below it with empty ones, in one step. Failures are
+	// fault.AlreadyExists when the id is taken, fault.NotFound when a module has no device, and ErrTooManyModules.
+	Create(ctx context.Context, d Identity, t twin.Twin, below ...Identity) error
 	// Identity returns one identity; fault.NotFound.
 	Identity(ctx context.Context, id iot.ID) (Identity, error)
 	// Update reads, changes and writes in one transaction; fault.NotFound. change must be
@@ -80,6 +82,8 @@ type Store interface {
 	Delete(ctx context.Context, id iot.ID, check func(Identity) error) error
 	// List returns devices (not modules) ordered by id after the given one ("" from the start), at most limit.
 	List(ctx context.Context, after string, limit int) ([]Identity, error)
+	// Modules returns the modules of a device ordered by id; none when there is no such device.
+	Modules(ctx context.Context, device string) ([]Identity, error)
 	// Statistics counts devices.
 	Statistics(ctx context.Context) (Statistics, error)
 	// SetPresence records connects, disconnects and activity of many identities at

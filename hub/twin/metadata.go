@@ -10,12 +10,16 @@ import (
 // stamp marks what one write touched (hub-service §3.4).
 type stamp struct {
 	at      time.Time
-	version int64 // of the desired properties; 0 in reported, whose metadata has none
+	version int64  // of the desired properties; 0 in reported, whose metadata has none
+	by      string // the configuration that writes; empty: none
+	digest  string
 }
 
 const (
 	lastUpdated        = "$lastUpdated"
 	lastUpdatedVersion = "$lastUpdatedVersion"
+	lastUpdatedBy      = "$lastUpdatedBy"
+	lastUpdatedDigest  = "$lastUpdatedByDigest"
 )
 
 // mark updates meta, which mirrors a section, for a patch that made the section into next: every
@@ -45,7 +49,9 @@ func (s stamp) mark(meta, patch, next *node) {
 // hasChildren reports whether a metadata node mirrors an object with members.
 func hasChildren(meta *node) bool {
 	for _, m := range meta.members {
-		if m.name != lastUpdated && m.name != lastUpdatedVersion {
+		switch m.name {
+		case lastUpdated, lastUpdatedVersion, lastUpdatedBy, lastUpdatedDigest:
+		default:
 			return true
 		}
 	}
@@ -62,5 +68,11 @@ func (s stamp) touch(meta *node) {
 	}
 	if s.version != 0 {
 		meta.set(lastUpdatedVersion, &node{value: strconv.FormatInt(s.version, 10)})
+	}
+	meta.remove(lastUpdatedBy)
+	meta.remove(lastUpdatedDigest)
+	if s.by != "" {
+		meta.set(lastUpdatedBy, &node{value: string(appendQuoted(nil, s.by))})
+		meta.set(lastUpdatedDigest, &node{value: string(appendQuoted(nil, s.digest))})
 	}
 }

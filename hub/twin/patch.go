@@ -13,6 +13,8 @@ type Patch struct {
 	HasTags    bool
 	Desired    json.RawMessage
 	HasDesired bool
+	By         string // the configuration that writes desired properties; empty: somebody else does
+	ByDigest   string // of what that configuration says
 }
 
 // ParsePatch reads the body of a twin PATCH or PUT. Read-only and unknown members are left

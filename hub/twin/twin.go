@@ -30,6 +30,10 @@ type Twin struct {
 	Reported         json.RawMessage
 	ReportedMetadata json.RawMessage
 	ReportedVersion  int64
+	// Configurations are those that select the twin, with the status of each, as programs read them; nil: none.
+	Configurations json.RawMessage
+	// Configured is what the room that applies configurations remembers of this twin; nil: nothing.
+	Configured json.RawMessage
 }
 
 // Store keeps twins. Every write is on disk when the call returns. Twins are made and
@@ -107,7 +111,7 @@ func (t Twin) change(p Patch, now time.Time, how func(old, patch *node) (next, p
 			}
 			t.DesiredVersion++
 			meta := mustTree(t.DesiredMetadata)
-			stamp{now, t.DesiredVersion}.mark(meta, delta, next)
+			stamp{at: now, version: t.DesiredVersion, by: p.By, digest: p.ByDigest}.mark(meta, delta, next)
 			t.Desired, t.DesiredMetadata, changed = next.text(), meta.text(), true
 			push = versioned(delta.text(), t.DesiredVersion)
 		}
@@ -137,7 +141,7 @@ func (t Twin) ApplyReported(patch []byte, base int64, now time.Time) (Twin, erro
 	}
 	t.ReportedVersion++
 	meta := mustTree(t.ReportedMetadata)
-	stamp{now, 0}.mark(meta, p, next)
+	stamp{at: now}.mark(meta, p, next)
 	t.Reported, t.ReportedMetadata = next.text(), meta.text()
 	return t, nil
 }

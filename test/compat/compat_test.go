@@ -30,12 +30,14 @@ import (
 	"github.com/vauban-iot/vauban/pki/pkitest"
 )
 
-// scripts are the areas. Those that stop their server have it to themselves.
-var scripts = []struct {
+// script is an area. One that stops its server has it to itself.
+type script struct {
 	name  string
 	args  []string
 	alone bool
-}{
+}
+
+var scripts = []script{
 	{name: "restart", args: []string{"restart.js"}, alone: true},
 	{name: "provisioning over MQTT", args: []string{"provisioning-device.js", "MQTT"}},
 	{name: "provisioning over HTTPS", args: []string{"provisioning-device.js", "HTTPS"}},
@@ -333,7 +335,7 @@ func makeCertificates(t *testing.T) string {
 		v.Key = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
 		all[name] = v
 	}
-	for _, name := range []string{"self-1", "self-2", "enrolled-1", "enrolled-2"} {
+	for _, name := range []string{"self-1", "self-2", "enrolled-1", "enrolled-2", "socket-1", "socket-2"} {
 		add(name, pkitest.SelfSigned(t, name))
 	}
 	for _, name := range []string{"factory", "plant", "line", "stranger"} {

@@ -4,12 +4,16 @@ package mqtttest
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	wire "github.com/vauban-iot/vauban/wire/mqtt"
 )
@@ -20,7 +24,8 @@ const Patience = 10 * time.Second
 // Client is one connection. Its methods fail the test, so they belong to the test's goroutine.
 type Client struct {
 	t       testing.TB
-	conn    *tls.Conn
+	conn    io.ReadWriter
+	below   net.Conn    // TCP
 	packets chan []byte // closed when the connection is over
 	err     error       // why; to be read after packets is closed
 	id      uint16      // last packet id used
@@ -39,22 +44,51 @@ func Dial(t testing.TB, address string, cfg *tls.Config) *Client {
 // New shakes hands on a connection.
 func New(t testing.TB, nc net.Conn, cfg *tls.Config) *Client {
 	t.Helper()
-	c := &Client{t: t, conn: tls.Client(nc, cfg), packets: make(chan []byte, 8192)}
-	done := make(chan struct{})
-	t.Cleanup(func() {
+	conn := tls.Client(nc, cfg)
+	c := &Client{t: t, conn: conn, below: nc, packets: make(chan []byte, 8192)}
+	if err := conn.HandshakeContext(t.Context()); err != nil {
 		nc.Close()
-		<-done
-	})
-	if err := c.conn.HandshakeContext(t.Context()); err != nil {
-		close(done)
 		t.Fatal(err)
 	}
+	c.start()
+	return c
+}
+
+// DialWebSocket connects to the HTTPS port at address and asks for a WebSocket at path, with a subprotocol.
+func DialWebSocket(t testing.TB, address, path, protocol string, cfg *tls.Config) *Client {
+	t.Helper()
+	c := &Client{t: t, packets: make(chan []byte, 8192)}
+	transport := &http.Transport{TLSClientConfig: cfg, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		d := net.Dialer{Timeout: Patience}
+		nc, err := d.DialContext(ctx, "tcp", address)
+		c.below = nc
+		return nc, err
+	}}
+	ws, answer, err := websocket.Dial(t.Context(), "wss://"+cfg.ServerName+path, &websocket.DialOptions{ //nolint:bodyclose // the library says never to
+		Subprotocols: []string{protocol}, HTTPClient: &http.Client{Transport: transport},
+	})
+	if err != nil {
+		t.Fatalf("no WebSocket: %v %v", answer, err)
+	}
+	if got := ws.Subprotocol(); got != protocol {
+		t.Fatalf("the server echoes subprotocol %q, want %q", got, protocol)
+	}
+	c.conn = websocket.NetConn(context.Background(), ws, websocket.MessageBinary)
+	c.start()
+	return c
+}
+
+func (c *Client) start() {
+	done := make(chan struct{})
+	c.t.Cleanup(func() {
+		c.below.Close()
+		<-done
+	})
 	go func() {
 		defer close(done)
 		c.err = c.read()
 		close(c.packets)
 	}()
-	return c
 }
 
 // read cuts the stream into packets.
@@ -177,7 +211,7 @@ func (c *Client) Drained() error {
 }
 
 // Drop ends the connection as a lost network does: without DISCONNECT or close_notify.
-func (c *Client) Drop() { c.conn.NetConn().Close() }
+func (c *Client) Drop() { c.below.Close() }
 
 // Disconnect takes leave and waits for the server to close.
 func (c *Client) Disconnect() {
