@@ -158,6 +158,7 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 			return err
 		}
 		n.router = command.NewRouter(n.bus, n.log)
+		n.router.Shared = cfg.Bus.URL != ""
 		n.facts, err = n.bus.Log(ctx, natsbus.LogConfig{Name: "telemetry", MaxAge: telemetryAge, MaxBytes: telemetryBytes})
 		return err
 	})

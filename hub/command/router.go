@@ -21,6 +21,9 @@ import (
 // session listens on the bus under its device's name, and whoever has a command
 // sends it there, whether the session is next door or on another machine.
 type Router struct {
+	// Shared says that other servers write twins, too, whose patches may cross with ours. Set it before the first Attach.
+	Shared bool
+
 	post bus.Post
 	log  *slog.Logger
 	node string // tells this router from others on the bus
@@ -218,7 +221,7 @@ func (rt *Route) deliverDesired(version int64, patch []byte, local bool) {
 		rt.link.Close(errDisorder)
 		return
 	}
-	if rt.desired == 0 && local {
+	if rt.desired == 0 && local && !rt.router.Shared {
 		rt.desired = version - 1
 	}
 	if rt.held == nil {

@@ -287,6 +287,19 @@ func TestRouter_DesiredInOrder(t *testing.T) {
 	next.seen(t, "desired 4 {}")
 }
 
+// Where other servers write, too, even the first patch a session hears may have crossed with another.
+func TestRouter_DesiredInOrder_Shared(t *testing.T) {
+	t.Parallel()
+	r := router(t)
+	r.Shared = true
+	l := &link{}
+	attach(t, r, l, iot.DesiredUpdates)
+	for _, v := range []int64{8, 7, 9} {
+		r.Desired(id, v, json.RawMessage(`{}`))
+	}
+	l.seen(t, "desired 7 {}", "desired 8 {}", "desired 9 {}")
+}
+
 func TestRouter_Mail(t *testing.T) {
 	t.Parallel()
 	r := router(t)

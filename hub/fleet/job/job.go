@@ -183,6 +183,9 @@ func (s *Service) List(ctx context.Context, f Filter, token string) (docs [][]by
 func (s *Service) Run(ctx context.Context) error {
 	now := s.now()
 	if err := s.cfg.Store.AbortRows(ctx, Row{Status: RowFailed, End: now, Updated: now, Code: codeOf(errStopped), Reason: fault.Public(errStopped)}); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while starting
+		}
 		return err
 	}
 	var running sync.WaitGroup
