@@ -329,18 +329,21 @@ func (p *publisher) run(ctx context.Context, servers []*member) error {
 	for ctx.Err() == nil {
 		lost := make(chan struct{})
 		var once sync.Once
-		c, err := connect(servers[at].options(p.id, false).SetConnectionLostHandler(func(paho.Client, error) { once.Do(func() { close(lost) }) }))
+		keep := func(_ paho.Client, m paho.Message) {
+			p.mu.Lock()
+			p.mail[string(m.Payload())] = true
+			p.mu.Unlock()
+		}
+		// The stored session delivers at once, before the client has subscribed again: the default handler takes that.
+		c, err := connect(servers[at].options(p.id, false).SetDefaultPublishHandler(keep).
+			SetConnectionLostHandler(func(paho.Client, error) { once.Do(func() { close(lost) }) }))
 		if err != nil {
 			at = (at + 1) % len(servers)
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
 		p.moved.Store(at == 1)
-		if tok := c.Subscribe("devices/"+p.id+"/messages/devicebound/#", 1, func(_ paho.Client, m paho.Message) {
-			p.mu.Lock()
-			p.mail[string(m.Payload())] = true
-			p.mu.Unlock()
-		}); tok.WaitTimeout(10*time.Second) && tok.Error() != nil {
+		if tok := c.Subscribe("devices/"+p.id+"/messages/devicebound/#", 1, keep); tok.WaitTimeout(10*time.Second) && tok.Error() != nil {
 			c.Disconnect(0)
 			continue
 		}
