@@ -386,7 +386,7 @@ func parseBlockList(r io.Reader, limit int) ([]string, error) {
 	var text strings.Builder
 	for depth := 0; ; {
 		t, err := d.Token()
-		if err == io.EOF && depth == 0 {
+		if errors.Is(err, io.EOF) && depth == 0 {
 			return nil, errXML // no list at all
 		}
 		if err != nil {

@@ -350,7 +350,7 @@ func (c *chain) Read(p []byte) (int, error) {
 			c.now, c.ids = r, c.ids[1:]
 		}
 		n, err := c.now.Read(p)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = c.now.Close()
 			c.now = nil
 		}
@@ -382,7 +382,7 @@ func (s *Store) drop(ctx context.Context, prefix string, before time.Time) (int,
 	n := 0
 	for it := s.bucket.List(&blob.ListOptions{Prefix: prefix}); ; {
 		o, err := it.Next(ctx)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return n, nil
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -49,8 +50,7 @@ func (p *pool) lead(ctx context.Context, name string, run func(context.Context) 
 			if err := conn.PingContext(ctx); err != nil && ctx.Err() == nil {
 				// Another node may lead already. Ours ends before we return.
 				stop()
-				_ = <-done // its end matters, not its error: the lead is gone
-				return fmt.Errorf("store: the lead of %s is lost: %w", name, err)
+				return fmt.Errorf("store: the lead of %s is lost: %w", name, errors.Join(err, <-done))
 			}
 		}
 	}
