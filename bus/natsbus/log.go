@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -106,12 +107,15 @@ func (l *eventLog) Work(ctx context.Context, name string, handle func(bus.Entry)
 	if err != nil {
 		return l.ended(ctx, err)
 	}
+	done := &acks{every: l.b.ackWait / 30, log: l.b.cfg.Logger, reader: name}
+	defer done.flush()
 	return l.read(ctx, c, workAhead, nil, func(m jetstream.Msg) error {
 		defer signs(m, l.b.ackWait/3)()
 		for {
 			err := l.give(m, handle)
 			if err == nil {
-				return m.Ack()
+				done.add(m)
+				return nil
 			}
 			l.b.cfg.Logger.Warn("log reader failed, trying again", "reader", name, "err", err)
 			select {
@@ -121,6 +125,43 @@ func (l *eventLog) Work(ctx context.Context, name string, handle func(bus.Entry)
 			}
 		}
 	})
+}
+
+// acks acknowledges what a reader is done with, the newest for all before it, at most once in a while: for every
+// acknowledgement the server writes and syncs a file beside the log that devices wait for.
+type acks struct {
+	every  time.Duration
+	log    *slog.Logger
+	reader string
+
+	mu    sync.Mutex
+	last  jetstream.Msg // not acknowledged yet; nil: none
+	timer *time.Timer   // runs flush; nil: none
+}
+
+func (a *acks) add(m jetstream.Msg) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last = m
+	if a.timer == nil {
+		a.timer = time.AfterFunc(a.every, a.flush)
+	}
+}
+
+func (a *acks) flush() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
+	}
+	if a.last == nil {
+		return
+	}
+	if err := a.last.Ack(); err != nil {
+		a.log.Warn("a reader's place in the log was not kept; it will be given entries again", "reader", a.reader, "err", err)
+	}
+	a.last = nil
 }
 
 // signs tells the server that an entry is worked on, until stop is called, or it would deliver it a second time
