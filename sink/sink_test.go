@@ -308,7 +308,7 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteString(`{"EnqueuedTimeUtc":"2026`)
+	f.WriteString(`{"EnqueuedTimeUtc":"2026` + strings.Repeat("x", 4096)) // longer than what will stand in its place
 	f.Close()
 	if err := open().Deliver(t.Context(), ms[3:]); err != nil {
 		t.Fatal(err)
