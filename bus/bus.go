@@ -1,6 +1,7 @@
 // Package bus names what rooms exchange facts and commands over: logs that are
 // on disk before an append is acknowledged, and mailboxes by name that reach
-// whoever listens, on whichever node. Package natsbus provides both.
+// whoever listens, on whichever node. Package diskbus provides both to a server
+// that stands alone, package natsbus also to several that share NATS.
 package bus
 
 import (
@@ -24,6 +25,16 @@ const (
 	// Latest reads only what is appended from now on.
 	Latest
 )
+
+// MaxEntry is the largest entry of a log, in bytes.
+const MaxEntry = 4 << 20
+
+// LogConfig bounds one log.
+type LogConfig struct {
+	Name     string        // letters, digits, - and _
+	MaxAge   time.Duration // older entries go; zero keeps them
+	MaxBytes int64         // beyond it the oldest go; zero is no bound
+}
 
 // Log is an append-only sequence of facts.
 type Log interface {
@@ -57,4 +68,13 @@ type Post interface {
 	// Listen hands every message for name to the handler given to Open, until cancel is called.
 	// When it returns, messages sent afterwards are received.
 	Listen(name string) (cancel func(), err error)
+}
+
+// Bus is both.
+type Bus interface {
+	Post
+	// Log opens a log, creating it on first use.
+	Log(ctx context.Context, cfg LogConfig) (Log, error)
+	// Close ends every reader: their calls return nil.
+	Close()
 }

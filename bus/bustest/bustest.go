@@ -3,6 +3,7 @@
 package bustest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,16 +17,9 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 )
 
-// Bus is what the tests open.
-type Bus interface {
-	bus.Post
-	Log(ctx context.Context, name string) (bus.Log, error)
-	Close()
-}
-
 // Open starts or reaches a bus whose logs stay in the test's place, so that opening
 // again after Close finds them. handle gets the calls.
-type Open func(t testing.TB, handle func(bus.Call)) Bus
+type Open func(t testing.TB, handle func(bus.Call)) bus.Bus
 
 // Run checks every promise of package bus.
 func Run(t *testing.T, open Open) {
@@ -34,6 +28,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("latest skips what is old", func(t *testing.T) { latest(t, open) })
 	t.Run("a worker remembers its place", func(t *testing.T) { worker(t, open) })
 	t.Run("a worker gets a failed entry again", func(t *testing.T) { retry(t, open) })
+	t.Run("a reader keeps up with what is appended", func(t *testing.T) { keepUp(t, open) })
 	t.Run("concurrent appends get distinct places", func(t *testing.T) { concurrent(t, open) })
 	t.Run("an oversized entry is refused", func(t *testing.T) { oversized(t, open) })
 	t.Run("a request is answered", func(t *testing.T) { request(t, open) })
@@ -42,9 +37,9 @@ func Run(t *testing.T, open Open) {
 	t.Run("names may hold anything", func(t *testing.T) { names(t, open) })
 }
 
-func logOf(t *testing.T, b Bus) bus.Log {
+func logOf(t *testing.T, b bus.Bus) bus.Log {
 	t.Helper()
-	l, err := b.Log(t.Context(), "facts")
+	l, err := b.Log(t.Context(), bus.LogConfig{Name: "facts"})
 	if err != nil {
 		t.Fatalf("open log: %v", err)
 	}
@@ -208,6 +203,42 @@ func retry(t *testing.T, open Open) {
 	})
 	if !failed || !slices.Equal(got, want(0, 2)) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// keepUp reads entries of all sizes while they are appended.
+func keepUp(t *testing.T, open Open) {
+	b := open(t, nil)
+	defer b.Close()
+	l := logOf(t, b)
+	const n = 300
+	size := func(i int) int { return i * i * i % 200_000 }
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := range n {
+			if _, err := l.Append(t.Context(), bytes.Repeat([]byte{byte(i)}, size(i))); err != nil {
+				t.Errorf("append %d: %v", i, err)
+			}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	i := 0
+	err := l.Work(ctx, "reader", func(e bus.Entry) error {
+		if !bytes.Equal(e.Data, bytes.Repeat([]byte{byte(i)}, size(i))) {
+			t.Errorf("entry %d came back changed: %d bytes", i, len(e.Data))
+		}
+		if age := time.Since(e.Time); age < 0 || age > time.Minute {
+			t.Errorf("entry %d was taken %s ago", i, age)
+		}
+		if i++; i == n {
+			cancel()
+		}
+		return nil
+	})
+	wg.Wait()
+	if err != nil || i != n {
+		t.Errorf("%d of %d entries were read: %v", i, n, err)
 	}
 }
 

@@ -15,13 +15,6 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 )
 
-// LogConfig bounds one log.
-type LogConfig struct {
-	Name     string        // letters, digits, - and _
-	MaxAge   time.Duration // older entries go; zero keeps them
-	MaxBytes int64         // beyond it the oldest go; zero is no bound
-}
-
 type eventLog struct {
 	b       *Bus
 	name    string
@@ -32,7 +25,7 @@ type eventLog struct {
 var _ bus.Log = (*eventLog)(nil)
 
 // Log opens a log, creating it on first use.
-func (b *Bus) Log(ctx context.Context, cfg LogConfig) (bus.Log, error) {
+func (b *Bus) Log(ctx context.Context, cfg bus.LogConfig) (bus.Log, error) {
 	maxBytes := cfg.MaxBytes
 	if maxBytes == 0 {
 		maxBytes = -1
@@ -58,8 +51,8 @@ func (b *Bus) Log(ctx context.Context, cfg LogConfig) (bus.Log, error) {
 
 // Append implements bus.Log.
 func (l *eventLog) Append(ctx context.Context, data []byte) (uint64, error) {
-	if len(data) > MaxAppend {
-		return 0, fault.New(fault.TooLarge, "an entry of %d bytes is over the log's limit of %d", len(data), MaxAppend)
+	if len(data) > bus.MaxEntry {
+		return 0, fault.New(fault.TooLarge, "an entry of %d bytes is over the log's limit of %d", len(data), bus.MaxEntry)
 	}
 	ack, err := l.b.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject, Data: data})
 	if err != nil {

@@ -1,6 +1,7 @@
 // Package natsbus is the bus on NATS JetStream: embedded in this process, or an
 // external server or cluster. Every append is fsynced before it is acknowledged
-// (sync_interval always, design §3); an external server must be configured so.
+// (sync_interval always, design §3); an external server must be configured so,
+// and with a max_payload of at least bus.MaxEntry and a little.
 package natsbus
 
 import (
@@ -19,10 +20,6 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/fault"
 )
-
-// MaxAppend is the largest entry of a log, in bytes. An external server needs
-// max_payload at least this large.
-const MaxAppend = 4 << 20
 
 // Config says where the bus lives and what it does with calls.
 type Config struct {
@@ -48,7 +45,7 @@ type Bus struct {
 	ackWait time.Duration // shorter in tests
 }
 
-var _ bus.Post = (*Bus)(nil)
+var _ bus.Bus = (*Bus)(nil)
 
 // readyTimeout bounds the start of an embedded server, which replays its logs' index.
 const readyTimeout = 30 * time.Second
@@ -121,7 +118,7 @@ func embed(dir string) (*server.Server, error) {
 		JetStream:              true,
 		StoreDir:               dir,
 		SyncAlways:             true,
-		MaxPayload:             MaxAppend + 1<<10,
+		MaxPayload:             bus.MaxEntry + 1<<10,
 		MaxPending:             64 << 20,
 		NoSigs:                 true,
 		NoLog:                  true,
