@@ -1,5 +1,5 @@
-// Package blobsas reads and writes the tokens that let a storage client at one blob: the query
-// parameters sv, sr, sp, se and sig of Azure's service SAS (hub-device §4.4). The signature is ours,
+// Package blobsas reads and writes the tokens that let a storage client at one blob, or at a container of them: the
+// query parameters sv, sr, sp, se and sig of Azure's service SAS (hub-device §4.4). The signature is ours,
 // as nobody else checks it.
 package blobsas
 
@@ -19,8 +19,8 @@ const Version = "2021-08-06"
 // Grant is what a token allows.
 type Grant struct {
 	Container   string
-	Blob        string
-	Permissions string // of r, c, w, d
+	Blob        string // empty: all blobs of the container
+	Permissions string // of r, c, w, d, and l (list) in a container
 	Expiry      time.Time
 }
 
@@ -35,7 +35,19 @@ const maxQuery = 8 << 10
 
 // text is what is signed: no field can hold a line feed.
 func (g Grant) text(expiry string) []byte {
-	return []byte("vauban-blob\n" + g.Permissions + "\n" + expiry + "\n/" + g.Container + "/" + g.Blob + "\n" + Version + "\nb")
+	resource := "/" + g.Container
+	if g.Blob != "" {
+		resource += "/" + g.Blob
+	}
+	return []byte("vauban-blob\n" + g.Permissions + "\n" + expiry + "\n" + resource + "\n" + Version + "\n" + g.kind())
+}
+
+// kind is the value of sr.
+func (g Grant) kind() string {
+	if g.Blob == "" {
+		return "c"
+	}
+	return "b"
 }
 
 func sign(key, text []byte) []byte {
@@ -49,13 +61,14 @@ func (g Grant) Sign(key []byte) string {
 	expiry := g.Expiry.UTC().Format(layout)
 	sig := base64.StdEncoding.EncodeToString(sign(key, g.text(expiry)))
 	// The order of Azure's own; clients take the token as it is.
-	return "sv=" + Version + "&sr=b&sig=" + url.QueryEscape(sig) + "&se=" + url.QueryEscape(expiry) + "&sp=" + g.Permissions
+	return "sv=" + Version + "&sr=" + g.kind() + "&sig=" + url.QueryEscape(sig) + "&se=" + url.QueryEscape(expiry) + "&sp=" + g.Permissions
 }
 
 // Token is a token read from a query, not yet verified.
 type Token struct {
 	Permissions string
 	Expiry      time.Time
+	Whole       bool // for a whole container
 	expiry      string
 	signature   []byte
 }
@@ -85,18 +98,27 @@ func Parse(q url.Values) (Token, error) {
 	if t.signature, err = base64.StdEncoding.DecodeString(sig); err != nil || len(t.signature) != sha256.Size {
 		return Token{}, ErrMalformed
 	}
-	if q.Get("sv") != Version || q.Get("sr") != "b" || strings.Trim(t.Permissions, "rcwd") != "" || t.Permissions == "" {
+	t.Whole = q.Get("sr") == "c"
+	letters := "rcwd"
+	if t.Whole {
+		letters += "l"
+	}
+	if q.Get("sv") != Version || !t.Whole && q.Get("sr") != "b" || strings.Trim(t.Permissions, letters) != "" || t.Permissions == "" {
 		return Token{}, ErrMalformed
 	}
 	return t, nil
 }
 
-// Verify reports whether the token was made with key for that blob. It does not look at the clock.
+// Verify reports whether the token was made with key for that blob, or for its container; blob is empty when the container
+// itself is asked for. It does not look at the clock.
 func (t Token) Verify(key []byte, container, blob string) bool {
-	if strings.ContainsRune(container+blob, '\n') {
+	if strings.ContainsRune(container+blob, '\n') || strings.Contains(container, "/") || blob == "" && !t.Whole {
 		return false
 	}
 	g := Grant{Container: container, Blob: blob, Permissions: t.Permissions}
+	if t.Whole {
+		g.Blob = ""
+	}
 	return hmac.Equal(t.signature, sign(key, g.text(t.expiry)))
 }
 
