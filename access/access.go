@@ -4,6 +4,7 @@
 package access
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -56,7 +57,7 @@ type Policy struct {
 // Guard verifies the tokens of one service (a hub or a provisioning service).
 type Guard struct {
 	hosts    []string
-	policies map[string]Policy
+	policies func(ctx context.Context) ([]Policy, error)
 	now      func() time.Time
 	refuse   func() bool // nil: never
 }
@@ -64,27 +65,35 @@ type Guard struct {
 // Skew is how long after its expiry a token is still accepted (hub-device §6.1).
 const Skew = 5 * time.Minute
 
-// NewGuard guards a service that answers to hosts.
+// NewGuard guards a service that answers to hosts. Its policies never change; see Follow.
 func NewGuard(hosts []string, policies []Policy, now func() time.Time) *Guard {
-	g := &Guard{hosts: hosts, policies: make(map[string]Policy, len(policies)), now: now}
-	for _, p := range policies {
-		g.policies[p.Name] = p
-	}
-	return g
+	return &Guard{hosts: hosts, policies: func(context.Context) ([]Policy, error) { return policies, nil }, now: now}
 }
+
+// Follow makes the guard ask k for the policies, whose keys may change. It must be called before the guard is used.
+func (g *Guard) Follow(k *Keeper) { g.policies = k.Policies }
 
 // RefuseWhen makes the guard refuse every token while refuse is true. It must be called before the guard is used.
 func (g *Guard) RefuseWhen(refuse func() bool) { g.refuse = refuse }
 
-// Policy returns a policy by name.
-func (g *Guard) Policy(name string) (Policy, bool) {
-	p, ok := g.policies[name]
-	return p, ok
+// policy finds a policy by name. When what is in force cannot be known nobody is let in: a key that was
+// rotated to keep somebody out must not come back by itself.
+func (g *Guard) policy(name string) (Policy, error) {
+	ps, err := g.policies(context.Background())
+	if err != nil {
+		return Policy{}, fault.Wrap(fault.Unavailable, err, "the shared access policies cannot be read")
+	}
+	for _, p := range ps {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return Policy{}, fault.New(fault.Unauthorized, "the token names no known shared access policy")
 }
 
 // Authorize checks that token is signed by a policy that holds at least one of the rights, and
 // covers the resource path. Bad credentials are fault.Unauthorized, a missing
-// right is fault.Forbidden.
+// right is fault.Forbidden; fault.Unavailable is a store that cannot be asked.
 func (g *Guard) Authorize(token string, need Right, path ...string) error {
 	t, err := sas.Parse(token)
 	if err != nil {
@@ -98,9 +107,9 @@ func (g *Guard) Check(t sas.Token, need Right, path ...string) error {
 	if g.refuse != nil && g.refuse() {
 		return fault.New(fault.Unauthorized, "tokens of shared access policies are refused (disableLocalAuth)")
 	}
-	p, ok := g.policies[t.KeyName]
-	if !ok {
-		return fault.New(fault.Unauthorized, "the token names no known shared access policy")
+	p, err := g.policy(t.KeyName)
+	if err != nil {
+		return err
 	}
 	scope, err := t.Scope()
 	if err != nil {
@@ -139,8 +148,11 @@ func ProvisioningPolicies() []Policy {
 	}
 }
 
+// keySize is within the 32 to 64 bytes of hub-service §1.1.
+const keySize = 32
+
 func fresh(name string, r Right) Policy {
-	return Policy{Name: name, Rights: r, Primary: secret.Random(32), Secondary: secret.Random(32)}
+	return Policy{Name: name, Rights: r, Primary: secret.Random(keySize), Secondary: secret.Random(keySize)}
 }
 
 // ConnectionString renders what a service program is configured with. It holds the key.
