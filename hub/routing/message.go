@@ -82,6 +82,8 @@ func (d *document) system(name string) (query.Value, bool) {
 		return text(iot.FormatTime(d.m.Enqueued))
 	case "$dt-dataschema":
 		return text(d.m.ModelID)
+	case "$iothub-message-source":
+		return text(string(d.m.Source))
 	}
 	known, ok := systemNames[name]
 	if !ok {
@@ -131,7 +133,8 @@ func (d *document) json() query.Value {
 // JSONBody returns the body as JSON text in UTF-8, when the message says that it is JSON and it is.
 func JSONBody(m *iot.Message) (json.RawMessage, bool) {
 	kind, _, _ := strings.Cut(m.SystemProperty("content-type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(kind), "application/json") {
+	kind = strings.TrimSpace(kind)
+	if !strings.EqualFold(kind, "application/json") && !(m.Source == iot.DigitalTwinChange && kind == "application/json-patch+json") {
 		return nil, false
 	}
 	text, ok := unicode(m.Body, m.SystemProperty("content-encoding"))
@@ -183,8 +186,12 @@ func unicode(b []byte, encoding string) ([]byte, bool) {
 }
 
 // enriched is m with the properties that go to an endpoint. A property of the same name is replaced (hub-service §7.3).
+// Digital twin changes stay as they are.
 func (t *Table) enriched(d *document, endpoint string) *iot.Message {
 	m := d.m
+	if m.Source == iot.DigitalTwinChange {
+		return m
+	}
 	copied := false
 	for i, e := range t.Enrichments {
 		if !slices.Contains(e.Endpoints, endpoint) {

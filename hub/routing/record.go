@@ -14,12 +14,13 @@ var recordNames = map[string]string{
 	"dt-subject": "dt-subject",
 }
 
-// AppendRecord appends a message as one JSON object, in the form of Azure's storage endpoint (hub-service §7.1): the body
-// as JSON when it is JSON in UTF-8, as base64 text otherwise.
-func AppendRecord(dst []byte, m *iot.Message) []byte {
-	system := map[string]string{
-		"connectionDeviceId": m.From.Device, "connectionAuthMethod": m.AuthMethod,
-		"connectionDeviceGenerationId": m.Generation, "enqueuedTime": iot.FormatTime(m.Enqueued),
+// SystemProperties are those of a record, by its names for them.
+func SystemProperties(m *iot.Message) map[string]string {
+	system := map[string]string{"connectionDeviceId": m.From.Device, "enqueuedTime": iot.FormatTime(m.Enqueued)}
+	if m.IsEvent() { // nobody proved anything for it
+		system["iothub-message-source"] = string(m.Source)
+	} else {
+		system["connectionAuthMethod"], system["connectionDeviceGenerationId"] = m.AuthMethod, m.Generation
 	}
 	if m.From.Module != "" {
 		system["connectionModuleId"] = m.From.Module
@@ -32,6 +33,13 @@ func AppendRecord(dst []byte, m *iot.Message) []byte {
 			system[name] = p.Value
 		}
 	}
+	return system
+}
+
+// AppendRecord appends a message as one JSON object, in the form of Azure's storage endpoint (hub-service §7.1): the body
+// as JSON when it is JSON in UTF-8, as base64 text otherwise.
+func AppendRecord(dst []byte, m *iot.Message) []byte {
+	system := SystemProperties(m)
 	properties := make(map[string]*string, len(m.Properties))
 	for _, p := range m.Properties {
 		if p.Null {

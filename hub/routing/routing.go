@@ -1,4 +1,4 @@
-// Package routing decides which messages go where: routes with conditions over a message and its
+// Package routing decides which messages and events go where: routes with conditions over a message and its
 // sender's twin, a fallback, and enrichments (hub-service §7). It delivers nothing; a [Runner] reads the
 // log for one endpoint and hands what is meant for it to a [Sink].
 package routing
@@ -13,6 +13,7 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/query"
+	"github.com/vauban-iot/vauban/iot"
 )
 
 // Limits of one configuration (hub-service §10, and ours for endpoints).
@@ -28,6 +29,17 @@ const Events = "events"
 
 // DeviceMessages is the source of what devices send. Names of sources match in any case.
 const DeviceMessages = "DeviceMessages"
+
+// sources are what routes may take, by the names of routes in lower case. Those of events are the names that events
+// bear (hub-service §7.1, §7.4).
+var sources = map[string]iot.MessageSource{
+	"devicemessages":                                   iot.Telemetry,
+	strings.ToLower(string(iot.TwinChange)):            iot.TwinChange,
+	strings.ToLower(string(iot.DeviceLifecycle)):       iot.DeviceLifecycle,
+	strings.ToLower(string(iot.DeviceConnectionState)): iot.DeviceConnectionState,
+	strings.ToLower(string(iot.DeviceJobLifecycle)):    iot.DeviceJobLifecycle,
+	strings.ToLower(string(iot.DigitalTwinChange)):     iot.DigitalTwinChange,
+}
 
 // Config is the routing of a hub, in the shape of Azure's resource document with one list of endpoints.
 type Config struct {
@@ -51,12 +63,16 @@ type Endpoint struct {
 	Folder  string `json:"folder,omitempty"`  // storage: below the blob folder
 	// FileNameFormat of storage; empty: {iothub}/{YYYY}/{MM}/{DD}/{HH}/{mm}.
 	FileNameFormat string `json:"fileNameFormat,omitempty"`
+	Encoding       string `json:"encoding,omitempty"` // storage: JSON (also when empty), Avro or AvroDeflate
+	// Of storage in Avro: a file is done after so many seconds (60 to 720; 0: 300) or bytes (10485760 to 524288000; 0: 314572800).
+	BatchFrequency int   `json:"batchFrequencyInSeconds,omitempty"`
+	MaxChunk       int64 `json:"maxChunkSizeInBytes,omitempty"`
 }
 
 // Route sends what meets a condition to endpoints.
 type Route struct {
 	Name      string   `json:"name"`
-	Source    string   `json:"source"`    // DeviceMessages
+	Source    string   `json:"source"`    // DeviceMessages, or one of events: TwinChangeEvents, DeviceLifecycleEvents...
 	Condition string   `json:"condition"` // empty: true
 	Endpoints []string `json:"endpointNames"`
 	Enabled   *bool    `json:"isEnabled"` // absent: true
@@ -76,7 +92,8 @@ type Table struct {
 	Config
 	hub         string
 	conditions  []*query.Condition // of Routes
-	enrichments []query.Path       // of Enrichments; nil for those that are no twin path
+	sources     []iot.MessageSource
+	enrichments []query.Path // of Enrichments; nil for those that are no twin path
 	needTwin    bool
 }
 
@@ -143,9 +160,12 @@ func (t *Table) compile() error {
 			return invalid("%s: a name has 1 to 64 letters, digits, - and _, and is given once", what)
 		}
 		seen[r.Name] = true
-		if !strings.EqualFold(r.Source, DeviceMessages) {
-			return invalid("%s: the source %q is not served; %s is", what, r.Source, DeviceMessages)
+		source, ok := sources[strings.ToLower(r.Source)]
+		if !ok {
+			return invalid("%s: the source %q is not served; DeviceMessages, TwinChangeEvents, DeviceLifecycleEvents, DeviceConnectionStateEvents, "+
+				"DeviceJobLifecycleEvents and DigitalTwinChangeEvents are", what, r.Source)
 		}
+		t.sources = append(t.sources, source)
 		if err := known(what, r.Endpoints); err != nil {
 			return err
 		}
@@ -161,6 +181,9 @@ func (t *Table) compile() error {
 		query.Paths(cond.Where, func(p query.Path) { t.needTwin = t.needTwin || isTwin(p) })
 	}
 	if f := t.Fallback; f != nil {
+		if f.Source != "" && !strings.EqualFold(f.Source, DeviceMessages) {
+			return invalid("the fallback route is for %s; events go where a route leads them", DeviceMessages)
+		}
 		if f.Condition != "" && f.Condition != "true" {
 			return invalid("the fallback route takes whatever no route takes; it has no condition")
 		}
@@ -191,12 +214,23 @@ func (t *Table) compile() error {
 
 func isTwin(p query.Path) bool { return len(p) > 0 && strings.EqualFold(p[0].Name, "$twin") }
 
+// Sources are those that enabled routes take.
+func (t *Table) Sources() []iot.MessageSource {
+	var all []iot.MessageSource
+	for i := range t.Routes {
+		if t.Routes[i].enabled() && !slices.Contains(all, t.sources[i]) {
+			all = append(all, t.sources[i])
+		}
+	}
+	return all
+}
+
 // targets returns the endpoints of a message, each once.
 func (t *Table) targets(m *document) []string {
 	var to []string
 	for i, c := range t.conditions {
 		r := &t.Routes[i]
-		if !r.enabled() || !c.Matches(m) {
+		if !r.enabled() || t.sources[i] != m.m.Source || !c.Matches(m) {
 			continue
 		}
 		for _, e := range r.Endpoints {
@@ -209,6 +243,7 @@ func (t *Table) targets(m *document) []string {
 		return to
 	}
 	switch f := t.Fallback; {
+	case m.m.Source != iot.Telemetry: // events go where they are led
 	case f == nil:
 		return []string{Events}
 	case f.enabled():

@@ -252,7 +252,7 @@ func TestRunner(t *testing.T) {
 	r := &Runner{
 		Table:    table(t, `{"endpoints":[{"name":"e","type":"webhook"}],"routes":[{"name":"r","source":"DeviceMessages","condition":"odd='1' AND $twin.tags.site='lyon'","endpointNames":["e"]}]}`),
 		Endpoint: Endpoint{Name: "e", Created: at.Add(-time.Minute)}, Sink: s, Twins: twins{}, Logger: slog.New(slog.DiscardHandler),
-		Report: func(o Outcome, n int) { counts[o] += n },
+		Report: func(o Outcome, n int) { counts[o] += n }, Now: func() time.Time { return at },
 	}
 	for i, data := range log.all {
 		for tries := 0; ; tries++ {
@@ -286,7 +286,7 @@ func TestRunner(t *testing.T) {
 	// What a sink will never take is given up at once, and the rest goes on.
 	s2 := &sink{fail: []error{fault.New(fault.Invalid, "never")}}
 	clear(counts)
-	r2 := &Runner{Table: r.Table, Endpoint: r.Endpoint, Sink: s2, Twins: twins{}, Logger: r.Logger, Report: r.Report}
+	r2 := &Runner{Table: r.Table, Endpoint: r.Endpoint, Sink: s2, Twins: twins{}, Logger: r.Logger, Report: r.Report, Now: r.Now}
 	for i, data := range log.all {
 		if err := r2.handle(t.Context(), bus.Entry{Sequence: uint64(i + 1), Data: data}); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vauban-iot/vauban/bus"
@@ -16,7 +17,8 @@ import (
 )
 
 // Sink takes messages for one endpoint. Deliver returns when the messages are safe there; they are given again
-// when it fails, so a receiver may see one twice. Its error is fault.Invalid for messages that will never be taken.
+// when it fails, so a receiver may see one twice. Its error is fault.Invalid for messages that will never be taken, and
+// holds a [Refusal] when those are some of them and the rest is safe.
 type Sink interface {
 	Deliver(ctx context.Context, ms []*iot.Message) error
 }
@@ -39,6 +41,7 @@ const (
 	Delivered    Outcome = "delivered"
 	Retried      Outcome = "retried"
 	DeadLettered Outcome = "dead_lettered"
+	Lost         Outcome = "lost" // a dead letter that went for newer ones
 )
 
 // Runner works through the log for one endpoint, at its own pace: a slow or dead endpoint delays no other.
@@ -48,16 +51,29 @@ type Runner struct {
 	Sink     Sink
 	Log      Log
 	Twins    Twins
+	Dead     DeadLetterStore               // nil: what is not taken is gone
+	Now      func() time.Time              // nil: time.Now
 	Report   func(o Outcome, messages int) // may be nil
 	Logger   *slog.Logger
 
 	entry uint64 // the one at hand
 	done  uint64 // sequence of the last message of it that was settled
-	since time.Time
+
+	delivering sync.Mutex // sinks are for one at a time
 }
 
-// giveUp is how long an endpoint may refuse before its messages are dropped (hub-service §7.1).
+// giveUp is how old a message may become before an endpoint that fails makes it a dead letter (hub-service §7.1).
 const giveUp = 24 * time.Hour
+
+// maxMessage is the most that a message may have once it is enriched (hub-service §7.3).
+const maxMessage = 256 << 10
+
+func (r *Runner) now() time.Time {
+	if r.Now == nil {
+		return time.Now()
+	}
+	return r.Now()
+}
 
 // maxDelivery bounds what one Deliver is given.
 const maxDelivery = 500
@@ -77,7 +93,7 @@ func (r *Runner) report(o Outcome, n int) {
 // settled of it is not sent again while this server lives.
 func (r *Runner) handle(ctx context.Context, e bus.Entry) error {
 	if r.entry != e.Sequence {
-		r.entry, r.done, r.since = e.Sequence, 0, time.Now()
+		r.entry, r.done = e.Sequence, 0
 	}
 	var batch []*iot.Message
 	flush := func() error {
@@ -92,7 +108,7 @@ func (r *Runner) handle(ctx context.Context, e bus.Entry) error {
 		return nil
 	}
 	err := telemetry.Decode(e.Sequence, e.Data, func(m *iot.Message) error {
-		if m.Sequence <= r.done || m.Source != iot.Telemetry || m.Enqueued.Before(r.Endpoint.Created) {
+		if m.Sequence <= r.done || m.Enqueued.Before(r.Endpoint.Created) {
 			return nil
 		}
 		d, err := r.document(ctx, m)
@@ -103,6 +119,16 @@ func (r *Runner) handle(ctx context.Context, e bus.Entry) error {
 			return nil
 		}
 		kept := *r.Table.enriched(d, r.Endpoint.Name)
+		if len(kept.Properties) > len(m.Properties) && size(&kept) > maxMessage {
+			if err := flush(); err != nil { // what is settled grows in order
+				return err
+			}
+			if err := r.bury(ctx, []*iot.Message{&kept}, errEnriched); err != nil {
+				return err
+			}
+			r.done = m.Sequence
+			return nil
+		}
 		if batch = append(batch, &kept); len(batch) == maxDelivery {
 			return flush()
 		}
@@ -133,23 +159,60 @@ func (r *Runner) document(ctx context.Context, m *iot.Message) (*document, error
 	return d, nil
 }
 
-// deliver hands a batch to the sink. What the sink will never take is dropped, with a trace; so is everything
-// of an entry that it refuses for too long.
+var errEnriched = fault.New(fault.TooLarge, "with its enrichments the message has more than %d bytes", maxMessage)
+
+// size counts as Azure does: the body, values of system properties, names and values of application properties
+// (hub-service §10).
+func size(m *iot.Message) int {
+	n := len(m.Body)
+	for _, p := range m.System {
+		n += len(p.Value)
+	}
+	for _, p := range m.Properties {
+		n += len(p.Name) + len(p.Value)
+	}
+	return n
+}
+
+// give hands messages to the sink.
+func (r *Runner) give(ctx context.Context, ms []*iot.Message) error {
+	r.delivering.Lock()
+	defer r.delivering.Unlock()
+	return r.Sink.Deliver(ctx, ms)
+}
+
+// deliver hands a batch to the sink. What the sink will never take becomes a dead letter; so does what became too old
+// while the sink failed.
 func (r *Runner) deliver(ctx context.Context, ms []*iot.Message) error {
-	err := r.Sink.Deliver(ctx, ms)
+	err := r.give(ctx, ms)
+	refusal, some := errors.AsType[*Refusal](err)
 	switch {
 	case err == nil:
 		r.report(Delivered, len(ms))
 		return nil
+	case some:
+		r.report(Delivered, len(ms)-len(refusal.Messages))
+		return r.bury(ctx, refusal.Messages, refusal.Reasons...)
+	case fault.Is(err, fault.Invalid):
+		return r.bury(ctx, ms, err)
 	case ctx.Err() != nil:
 		return err
-	case fault.Is(err, fault.Invalid), time.Since(r.since) > giveUp:
-		r.report(DeadLettered, len(ms))
-		r.Logger.Error("messages were not delivered and are given up", "endpoint", r.Endpoint.Name, "messages", len(ms),
-			"first", ms[0].Sequence, "last", ms[len(ms)-1].Sequence, "err", err)
-		return nil
-	default:
+	}
+	old := 0
+	for old < len(ms) && r.now().Sub(ms[old].Enqueued) > giveUp {
+		old++
+	}
+	if old == 0 {
 		r.report(Retried, len(ms))
 		return err
 	}
+	if err := r.bury(ctx, ms[:old], fmt.Errorf("it was tried for %v: %w", giveUp, err)); err != nil {
+		return err
+	}
+	r.done = ms[old-1].Sequence
+	if old < len(ms) {
+		r.report(Retried, len(ms)-old)
+		return err
+	}
+	return nil
 }

@@ -175,5 +175,14 @@ func (c *cursor) properties() ([]bag.Property, error) {
 	return props, nil
 }
 
+// Batch is an entry of the given messages, for those who do not go through an [Intake]. It holds 65,536 at most.
+func Batch(ms ...*iot.Message) []byte {
+	b := []byte{version}
+	for _, m := range ms {
+		b = appendRecord(b, m)
+	}
+	return b
+}
+
 // EmptyBatch is an entry without messages: a mark in the log that readers skip.
 func EmptyBatch() []byte { return []byte{version} }

@@ -34,6 +34,8 @@ type Twin struct {
 	Configurations json.RawMessage
 	// Configured is what the room that applies configurations remembers of this twin; nil: nothing.
 	Configured json.RawMessage
+	// Facts are what the log is told of a write: the store keeps them in the write's transaction. Reads leave them empty.
+	Facts []iot.Message
 }
 
 // Store keeps twins. Every write is on disk when the call returns. Twins are made and

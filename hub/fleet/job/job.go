@@ -40,8 +40,10 @@ type Config struct {
 	Store  Store
 	Hub    Hub
 	Finder Finder
-	Now    func() time.Time // nil: time.Now
-	Logger *slog.Logger     // nil: slog.Default()
+	Tell   func(Row) []iot.Message // what the log is told of a row that is over; nil: nothing
+	Ended  func(Status)            // hears of every job that completed or failed; may be nil
+	Now    func() time.Time        // nil: time.Now
+	Logger *slog.Logger            // nil: slog.Default()
 }
 
 // Service keeps jobs and, in Run, carries them out. It is safe for concurrent use.
@@ -120,7 +122,7 @@ var errOver = fault.New(fault.PreconditionFailed, "the job is over")
 // PreconditionFailed when it is over.
 func (s *Service) Cancel(ctx context.Context, id string) (Job, Statistics, error) {
 	now := s.now()
-	j, err := s.cfg.Store.UpdateJob(ctx, id, &Row{Status: RowCanceled, End: now, Updated: now}, func(j Job) (Job, error) {
+	j, err := s.cfg.Store.UpdateJob(ctx, id, &Row{Status: RowCanceled, End: now, Updated: now, Tell: s.cfg.Tell}, func(j Job) (Job, error) {
 		if j.Status.over() {
 			return j, errOver
 		}
@@ -182,7 +184,7 @@ func (s *Service) List(ctx context.Context, f Filter, token string) (docs [][]by
 // Run carries out jobs until ctx ends. It must run on one server at a time.
 func (s *Service) Run(ctx context.Context) error {
 	now := s.now()
-	if err := s.cfg.Store.AbortRows(ctx, Row{Status: RowFailed, End: now, Updated: now, Code: codeOf(errStopped), Reason: fault.Public(errStopped)}); err != nil {
+	if err := s.cfg.Store.AbortRows(ctx, Row{Status: RowFailed, End: now, Updated: now, Code: codeOf(errStopped), Reason: fault.Public(errStopped), Tell: s.cfg.Tell}); err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while starting
 		}
@@ -325,7 +327,7 @@ func (s *Service) execute(ctx, feed context.Context, j Job) error {
 // finish ends a job unless it is over. Rows that are still pending had no time left.
 func (s *Service) finish(ctx context.Context, j Job, status Status, failure string) error {
 	now := s.now()
-	rest := &Row{Status: RowFailed, End: now, Updated: now, Code: codes[fault.Timeout], Reason: "the job's time was over"}
+	rest := &Row{Status: RowFailed, End: now, Updated: now, Code: codes[fault.Timeout], Reason: "the job's time was over", Tell: s.cfg.Tell}
 	_, err := s.cfg.Store.UpdateJob(ctx, j.ID, rest, func(j Job) (Job, error) {
 		if j.Status.over() {
 			return j, errCancelled
@@ -335,6 +337,9 @@ func (s *Service) finish(ctx context.Context, j Job, status Status, failure stri
 	})
 	if errors.Is(err, errCancelled) || fault.Is(err, fault.NotFound) {
 		return nil
+	}
+	if err == nil && s.cfg.Ended != nil {
+		s.cfg.Ended(status)
 	}
 	return err
 }
@@ -431,7 +436,7 @@ func (s *Service) work(ctx, asking, handing context.Context, j Job, do func(cont
 				if err != nil {
 					r.Status, r.Code, r.Reason = RowFailed, codeOf(err), fault.Public(err)
 				}
-				r.Updated = r.End
+				r.Updated, r.Tell = r.End, s.cfg.Tell
 				done <- r
 			}
 		})
@@ -504,6 +509,9 @@ func (s *Service) release(feed context.Context, j Job, rows []Row) error {
 	}
 	for i := range rows {
 		rows[i].Status, rows[i].Start, rows[i].End, rows[i].Updated = over.Status, time.Time{}, over.End, now
+		if over.Status == RowCanceled {
+			rows[i].Tell = s.cfg.Tell
+		}
 	}
 	return s.cfg.Store.SaveRows(ctx, rows)
 }

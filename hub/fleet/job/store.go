@@ -75,6 +75,8 @@ type Row struct {
 	Result  json.RawMessage // what the device answered; nil: nothing
 	Code    string          // Azure's number of what went wrong; empty: nothing did
 	Reason  string
+	// Tell makes what the log is told of the row as it is written, in the same transaction; nil: nothing. Reads leave it empty.
+	Tell func(Row) []iot.Message
 }
 
 // Statistics counts the rows of a job.
@@ -112,7 +114,7 @@ type Store interface {
 	// JobStatistics counts the rows of jobs.
 	JobStatistics(ctx context.Context, ids []string) (map[string]Statistics, error)
 	// UpdateJob reads, changes and writes in one transaction; fault.NotFound. When rest is not nil, rows that are pending
-	// get its status, times, code and reason. change is as in twin.Store.
+	// get its status, times, code and reason, and its Tell is called for each. change is as in twin.Store.
 	UpdateJob(ctx context.Context, id string, rest *Row, change func(Job) (Job, error)) (Job, error)
 	// Jobs lists jobs in order of their sequence.
 	Jobs(ctx context.Context, f Filter) ([]Job, error)
@@ -122,7 +124,7 @@ type Store interface {
 	PendingRows(ctx context.Context, job string, after iot.ID, limit int) ([]Row, error)
 	// SaveRows writes rows that exist.
 	SaveRows(ctx context.Context, rows []Row) error
-	// AbortRows gives the rows of all jobs that are running the status, times, code and reason of rest.
+	// AbortRows gives the rows of all jobs that are running the status, times, code and reason of rest, and calls its Tell for each.
 	AbortRows(ctx context.Context, rest Row) error
 	// ForgetJobs removes jobs that ended before the given time.
 	ForgetJobs(ctx context.Context, before time.Time) error
