@@ -1,21 +1,29 @@
 package sink_test
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/twmb/avro/ocf"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -25,6 +33,7 @@ import (
 	"github.com/vauban-iot/vauban/hub/routing"
 	"github.com/vauban-iot/vauban/internal/conform"
 	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/sink/avrofile"
 	"github.com/vauban-iot/vauban/sink/jsonlines"
 	"github.com/vauban-iot/vauban/sink/kafkasink"
 	"github.com/vauban-iot/vauban/sink/natsink"
@@ -329,5 +338,292 @@ func TestFiles(t *testing.T) {
 		if err := open().Deliver(t.Context(), []*iot.Message{{Enqueued: start.Add(24 * time.Hour)}}); err == nil {
 			t.Error("a folder that cannot be written took a message")
 		}
+	}
+}
+
+// avroSink opens a storage endpoint in Avro.
+func avroSink(t testing.TB, root string, e routing.Endpoint) *avrofile.Sink {
+	t.Helper()
+	e.Name = "lake"
+	if e.Encoding == "" {
+		e.Encoding = "Avro"
+	}
+	s, err := avrofile.New(root, "hub.example", e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// avroFiles are the files below root, by the ends of their paths, with the n of their records.
+func avroFiles(t testing.TB, root string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, _ := filepath.Rel(root, path)
+		if !strings.HasSuffix(path, ".avro") {
+			all[name] = "unfinished"
+			return nil
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		r, err := ocf.NewReader(f)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		var numbers []string
+		for {
+			var rec avrofile.Record
+			err := r.Decode(&rec)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			var body struct{ N int }
+			if err == nil {
+				err = json.Unmarshal(*rec.Body, &body)
+			}
+			if err != nil || rec.System["connectionDeviceId"] != "d1" || !strings.HasPrefix(rec.Enqueued, "2026-01-02T") {
+				return fmt.Errorf("%s: record %+v: %w", path, rec, err)
+			}
+			numbers = append(numbers, fmt.Sprint(body.N))
+		}
+		all[name] = strings.Join(numbers, " ")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestAvro(t *testing.T) {
+	conform.Covers(t, "HS-116")
+	t.Parallel()
+	for _, encoding := range []string{"avro", "AvroDeflate"} {
+		root := t.TempDir()
+		s := avroSink(t, root, routing.Endpoint{Encoding: encoding})
+		ms := messages(6)
+		ms[0].Properties = []bag.Property{{Name: "a", Value: "1"}, {Name: "null", Null: true}}
+		for _, part := range [][]*iot.Message{ms[:4], ms[4:]} { // of several minutes: one batch
+			if err := s.Deliver(t.Context(), part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const path = "lake/hub/2026/01/02/03/04.avro"
+		if got := avroFiles(t, root); len(got) != 1 || got[path+".lake.part"] != "unfinished" {
+			t.Errorf("while the batch grows there are %v", got)
+		}
+		s.Close()
+		if got := avroFiles(t, root); len(got) != 1 || got[path] != "0 1 2 3 4 5" {
+			t.Errorf("%s: afterwards there are %v", encoding, got)
+		}
+		// Another reader than the one that wrote: Apache's, in Python.
+		script := `import json, sys
+from avro.datafile import DataFileReader
+from avro.io import DatumReader
+for r in DataFileReader(open(sys.argv[1], "rb"), DatumReader()):
+    print(r["EnqueuedTimeUtc"], json.dumps(r["Properties"], sort_keys=True), r["SystemProperties"]["contentType"], r["Body"].decode())`
+		out, err := exec.Command("/usr/bin/python3", "-c", script, filepath.Join(root, path)).CombinedOutput()
+		if err != nil && strings.Contains(string(out), "No module named 'avro'") || errors.Is(err, fs.ErrNotExist) {
+			t.Log("python3-avro is not installed; make deps installs it")
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if err != nil || len(lines) != 6 || lines[0] != `2026-01-02T03:04:05.0000000Z {"a": "1", "null": ""} application/json {"n":0}` || !strings.HasSuffix(lines[5], `{"n":5}`) {
+			t.Errorf("%s: Apache Avro reads (%v)\n%s", encoding, err, out)
+		}
+	}
+	for _, e := range []routing.Endpoint{
+		{Encoding: "Parquet"}, {Encoding: "Avro", BatchFrequency: 59}, {Encoding: "Avro", BatchFrequency: 721}, {Encoding: "Avro", MaxChunk: 1}, {Encoding: "Avro", MaxChunk: 1 << 40},
+		{Encoding: "Avro", Folder: ".."},
+	} {
+		e.Name = "e"
+		if _, err := avrofile.New(t.TempDir(), "h", e); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%+v: got %v, want invalid", e, err)
+		}
+	}
+	if _, err := jsonlines.New(t.TempDir(), "h", routing.Endpoint{Name: "e", BatchFrequency: 60}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("batches of lines: got %v, want invalid", err)
+	}
+}
+
+// A batch is done after its time or its size, and no file takes the place of another.
+func TestAvro_Batches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		s := avroSink(t, root, routing.Endpoint{BatchFrequency: 60})
+		defer s.Close()
+		for i := range 3 {
+			if err := s.Deliver(t.Context(), messages(1)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(59 * time.Second)
+			synctest.Wait()
+			if got := avroFiles(t, root); len(got) != i+1 || got["lake/hub/2026/01/02/03/04.avro.lake.part"] == "" {
+				t.Errorf("after 59 s there are %v", got)
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+		}
+		if got := fmt.Sprint(avroFiles(t, root)); got != "map[lake/hub/2026/01/02/03/04-2.avro:0 lake/hub/2026/01/02/03/04-3.avro:0 lake/hub/2026/01/02/03/04.avro:0]" {
+			t.Errorf("after three batches there are %s", got)
+		}
+	})
+	root := t.TempDir()
+	s := avroSink(t, root, routing.Endpoint{MaxChunk: 10 << 20})
+	ms := messages(50)
+	for i, m := range ms {
+		m.Enqueued = start
+		m.Body = fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, i, strings.Repeat("x", 250<<10))
+	}
+	if err := s.Deliver(t.Context(), ms); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	got := avroFiles(t, root)
+	all := strings.Fields(got["lake/hub/2026/01/02/03/04.avro"] + " " + got["lake/hub/2026/01/02/03/04-2.avro"])
+	if len(got) != 2 || len(all) != 50 || all[0] != "0" || all[49] != "49" {
+		t.Errorf("12 MB became %d files with %d records", len(got), len(all))
+	}
+	for name := range got {
+		if info, err := os.Stat(filepath.Join(root, name)); err != nil || info.Size() > 10<<20+300<<10 {
+			t.Errorf("%s has %d bytes (%v)", name, info.Size(), err)
+		}
+	}
+}
+
+// A crash leaves a part, torn anywhere: what was acknowledged is in the file, which any reader can open.
+func TestAvro_Torn(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	s := avroSink(t, root, routing.Endpoint{})
+	part := filepath.Join(root, "lake/hub/2026/01/02/03/04.avro.lake.part")
+	size := func() int64 {
+		info, err := os.Stat(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	ms := messages(4)
+	if err := s.Deliver(t.Context(), ms[:2]); err != nil {
+		t.Fatal(err)
+	}
+	two := size()
+	if err := s.Deliver(t.Context(), ms[2:]); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := int64(0); cut <= int64(len(data)); cut++ {
+		torn := filepath.Join(t.TempDir(), "x.avro.lake.part")
+		for _, garbage := range []string{"", "\x00\x00\x00"} {
+			if err := os.WriteFile(torn, append(slices.Clone(data[:cut]), garbage...), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := avrofile.Recover(filepath.Dir(torn)); err != nil {
+				t.Fatal(err)
+			}
+			want := "map[]"
+			switch {
+			case cut == int64(len(data)):
+				want = "map[x.avro:0 1 2 3]"
+			case cut >= two:
+				want = "map[x.avro:0 1]"
+			}
+			if got := fmt.Sprint(avroFiles(t, filepath.Dir(torn))); got != want {
+				t.Fatalf("cut at %d of %d: %s, want %s", cut, len(data), got, want)
+			}
+			os.Remove(strings.TrimSuffix(torn, ".lake.part"))
+		}
+	}
+	// The frame of the last block arrived, its inside did not.
+	hollow := slices.Clone(data)
+	clear(hollow[two+8 : len(hollow)-16])
+	if err := os.WriteFile(part, hollow, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next := avroSink(t, root, routing.Endpoint{}) // a sink finds its own
+	if err := next.Deliver(t.Context(), ms[3:]); err != nil {
+		t.Fatal(err)
+	}
+	next.Close()
+	if got := fmt.Sprint(avroFiles(t, root)); got != "map[lake/hub/2026/01/02/03/04.avro:0 1 lake/hub/2026/01/02/03/05.avro:3]" {
+		t.Errorf("behind a hollow block there are %s", got)
+	}
+}
+
+const killedFolder = "VAUBAN_AVRO_FOLDER" // set in the process that TestAvro_Killed kills
+
+// A writer is killed in the middle of it, again and again: every message it was acknowledged is in a file.
+func TestAvro_Killed(t *testing.T) {
+	if root := os.Getenv(killedFolder); root != "" {
+		first, _ := strconv.Atoi(os.Getenv("VAUBAN_AVRO_FIRST"))
+		s := avroSink(t, root, routing.Endpoint{Encoding: "AvroDeflate"})
+		for n := first; ; n++ {
+			m := messages(1)[0]
+			m.Body = fmt.Appendf(nil, `{"n":%d}`, n)
+			if err := s.Deliver(t.Context(), []*iot.Message{m}); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Println("acknowledged", n)
+		}
+	}
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
+	t.Parallel()
+	root := t.TempDir()
+	acknowledged := 0
+	for round := range 5 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestAvro_Killed$", "-test.v")
+		cmd.Env = append(os.Environ(), killedFolder+"="+root, fmt.Sprintf("VAUBAN_AVRO_FIRST=%d", acknowledged))
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for count := 0; lines.Scan(); {
+			if _, err := fmt.Sscanf(lines.Text(), "acknowledged %d", &acknowledged); err == nil {
+				acknowledged++
+				if count++; count == 20+7*round {
+					cmd.Process.Kill()
+				}
+			}
+		}
+		_ = cmd.Wait() // it was killed
+	}
+	if err := avrofile.Recover(root); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for name, numbers := range avroFiles(t, root) {
+		if numbers == "unfinished" {
+			t.Errorf("%s is not finished", name)
+		}
+		for _, n := range strings.Fields(numbers) {
+			seen[n] = true
+		}
+	}
+	for n := range acknowledged {
+		if !seen[fmt.Sprint(n)] {
+			t.Errorf("message %d of %d was acknowledged and is lost", n, acknowledged)
+		}
+	}
+	if acknowledged < 100 {
+		t.Errorf("%d messages were written", acknowledged)
 	}
 }

@@ -9,64 +9,35 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/routing"
 	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/sink/layout"
 )
-
-// DefaultFormat is the file name when an endpoint gives none.
-const DefaultFormat = "{iothub}/{YYYY}/{MM}/{DD}/{HH}/{mm}"
 
 // Sink writes below one folder. It is for one runner at a time.
 type Sink struct {
-	folder string
-	format string
-	hub    string
+	layout layout.Layout
 	opened map[string]bool // files whose end was looked at
 }
 
 var _ routing.Sink = (*Sink)(nil)
 
-var (
-	goodFolder = regexp.MustCompile(`^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$`)
-	goodFormat = regexp.MustCompile(`^([A-Za-z0-9_/-]|\{iothub\}|\{partition\}|\{YYYY\}|\{MM\}|\{DD\}|\{HH\}|\{mm\})+$`)
-)
-
-// New checks the endpoint's folder and file name; its error is fault.Invalid. root is the folder of all endpoints.
+// New checks the endpoint; its error is fault.Invalid. root is the folder of all endpoints.
 func New(root, hub string, e routing.Endpoint) (*Sink, error) {
-	folder, format := e.Folder, e.FileNameFormat
-	if folder == "" {
-		folder = e.Name
+	l, err := layout.New(root, hub, e)
+	if err != nil {
+		return nil, err
 	}
-	if format == "" {
-		format = DefaultFormat
+	if e.BatchFrequency != 0 || e.MaxChunk != 0 {
+		return nil, fault.New(fault.Invalid, "endpoint %q: batchFrequencyInSeconds and maxChunkSizeInBytes are for Avro; lines of JSON are written at once", e.Name)
 	}
-	if !goodFolder.MatchString(folder) {
-		return nil, fault.New(fault.Invalid, "endpoint %q: folder must be names of letters, digits, - and _ with / between them", e.Name)
-	}
-	if !goodFormat.MatchString(format) || strings.Contains(format, "//") || strings.HasPrefix(format, "/") || strings.HasSuffix(format, "/") {
-		return nil, fault.New(fault.Invalid, "endpoint %q: fileNameFormat may hold {iothub} {partition} {YYYY} {MM} {DD} {HH} {mm}, letters, digits, -, _ and /", e.Name)
-	}
-	for _, token := range []string{"{YYYY}", "{MM}", "{DD}", "{HH}", "{mm}"} {
-		if strings.Count(format, token) != 1 {
-			return nil, fault.New(fault.Invalid, "endpoint %q: fileNameFormat must hold %s once", e.Name, token)
-		}
-	}
-	name, _, _ := strings.Cut(hub, ".")
-	return &Sink{folder: filepath.Join(root, filepath.FromSlash(folder)), format: format, hub: name, opened: map[string]bool{}}, nil
+	return &Sink{layout: l, opened: map[string]bool{}}, nil
 }
 
-func (s *Sink) path(at time.Time) string {
-	at = at.UTC()
-	name := strings.NewReplacer("{iothub}", s.hub, "{partition}", "0", "{YYYY}", at.Format("2006"), "{MM}", at.Format("01"),
-		"{DD}", at.Format("02"), "{HH}", at.Format("15"), "{mm}", at.Format("04")).Replace(s.format)
-	return filepath.Join(s.folder, filepath.FromSlash(name)+".json")
-}
+func (s *Sink) path(at time.Time) string { return s.layout.Path(at) + ".json" }
 
 // Deliver implements routing.Sink: the lines are on disk when it returns.
 func (s *Sink) Deliver(_ context.Context, ms []*iot.Message) error {
@@ -86,7 +57,7 @@ func (s *Sink) Deliver(_ context.Context, ms []*iot.Message) error {
 }
 
 func (s *Sink) append(path string, lines []byte) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+	if err := layout.MakeFolder(path); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
@@ -115,7 +86,10 @@ func (s *Sink) append(path string, lines []byte) (err error) {
 		// What was written of it goes, or the next line would be broken.
 		return errors.Join(err, f.Truncate(end))
 	}
-	return f.Sync()
+	if err := f.Sync(); err != nil || end > 0 {
+		return err
+	}
+	return layout.SyncFolder(path) // the file is new
 }
 
 // whole is the length of the file up to its last line feed.

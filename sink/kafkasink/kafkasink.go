@@ -88,15 +88,19 @@ func (s *Sink) Deliver(ctx context.Context, ms []*iot.Message) error {
 	for i, m := range ms {
 		records[i] = &kgo.Record{Key: []byte(m.From.String()), Value: routing.AppendRecord(nil, m), Timestamp: m.Enqueued}
 	}
-	var refused error
+	var refused routing.Refusal
+	of := make(map[*kgo.Record]*iot.Message, len(ms))
+	for i, r := range records {
+		of[r] = ms[i]
+	}
 	for _, r := range c.ProduceSync(ctx, records...) {
 		switch {
 		case r.Err == nil:
 		case errors.Is(r.Err, kerr.MessageTooLarge), errors.Is(r.Err, kerr.RecordListTooLarge):
-			refused = fault.Wrap(fault.Invalid, r.Err, "Kafka takes no message of this size")
+			refused.Refuse(of[r.Record], fault.Wrap(fault.Invalid, r.Err, "Kafka takes no message of this size"))
 		default:
 			return fmt.Errorf("kafka: %w", r.Err)
 		}
 	}
-	return refused
+	return refused.Err()
 }

@@ -5,7 +5,6 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,16 +58,16 @@ func (s *Sink) Deliver(ctx context.Context, ms []*iot.Message) error {
 	if !fault.Is(err, fault.Invalid) || len(ms) == 1 {
 		return err
 	}
-	var refused error
+	var refused routing.Refusal
 	for _, m := range ms {
 		switch err := s.post(ctx, []*iot.Message{m}); {
 		case fault.Is(err, fault.Invalid):
-			refused = errors.Join(refused, err)
+			refused.Refuse(m, err)
 		case err != nil:
 			return err
 		}
 	}
-	return refused
+	return refused.Err()
 }
 
 func (s *Sink) post(ctx context.Context, ms []*iot.Message) error {
