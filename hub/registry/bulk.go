@@ -60,7 +60,7 @@ func ParseBulk(body []byte) ([]Entry, error) {
 	seen := make(map[iot.ID]bool, len(rows))
 	entries := make([]Entry, 0, len(rows))
 	for i, row := range rows {
-		e, err := parseEntry(row)
+		e, err := parseEntry(row, "")
 		if err != nil {
 			return nil, fault.Wrap(fault.KindOf(err), err, "row %d: %s", i, fault.Public(err))
 		}
@@ -73,7 +73,12 @@ func ParseBulk(body []byte) ([]Entry, error) {
 	return entries, nil
 }
 
-func parseEntry(row []byte) (Entry, error) {
+// ParseLine reads one line of an import, whose mode is createOrUpdate unless it says otherwise. Failures are fault.Malformed
+// and fault.Invalid; the entry names its identity as far as it can be told.
+func ParseLine(line []byte) (Entry, error) { return parseEntry(line, BulkCreateOrUpdate) }
+
+// parseEntry reads a row. A row without a mode has the fallback.
+func parseEntry(row []byte, fallback Mode) (Entry, error) {
 	var doc struct {
 		ID       string  `json:"id"`
 		ModuleID string  `json:"moduleId"`
@@ -87,6 +92,9 @@ func parseEntry(row []byte) (Entry, error) {
 	e := Entry{ID: iot.ID{Device: doc.ID, Module: doc.ModuleID}, Mode: Mode(strings.ToLower(doc.Mode)), Match: match(doc.ETag), TwinMatch: match(doc.TwinETag)}
 	if e.ID.Device == "" {
 		return e, fault.New(fault.Invalid, "id is missing")
+	}
+	if e.Mode == "" {
+		e.Mode = fallback
 	}
 	condition, ok := modes[e.Mode]
 	switch {

@@ -199,5 +199,10 @@ func key(name, text string) (secret.Secret, error) {
 
 // plainThumbprint is upper-case hex without the colons and spaces that tools print.
 func plainThumbprint(s string) string {
-	return strings.ToUpper(strings.NewReplacer(":", "", " ", "").Replace(s))
+	if s == "" {
+		return ""
+	}
+	return strings.ToUpper(separators.Replace(s))
 }
+
+var separators = strings.NewReplacer(":", "", " ", "")

@@ -58,7 +58,9 @@ func runtime(device string, now time.Time) []Identity {
 // addRuntime gives a device that became an edge device the modules it lacks.
 func (r *Registry) addRuntime(ctx context.Context, device string, now time.Time) error {
 	for _, m := range runtime(device, now) {
-		if err := r.store.Create(ctx, m, twin.New(m.ID)); err != nil && !fault.Is(err, fault.AlreadyExists) {
+		t := twin.New(m.ID)
+		t.Facts = r.created(m, t)
+		if err := r.store.Create(ctx, m, t); err != nil && !fault.Is(err, fault.AlreadyExists) {
 			return err
 		}
 	}

@@ -21,12 +21,15 @@ import (
 type Config struct {
 	Store Store            // required
 	Now   func() time.Time // nil: time.Now
+	// Created and Deleted make what the log is told of identities that come and go; nil: nothing.
+	Created, Deleted func(Identity, twin.Twin) []iot.Message
 }
 
 // Registry makes and changes identities by the hub's rules. It is safe for concurrent use.
 type Registry struct {
-	store Store
-	now   func() time.Time
+	store            Store
+	now              func() time.Time
+	created, deleted func(Identity, twin.Twin) []iot.Message
 }
 
 // New returns a registry on a store.
@@ -37,7 +40,10 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Registry{store: cfg.Store, now: cfg.Now}, nil
+	if cfg.Created == nil {
+		cfg.Created = func(Identity, twin.Twin) []iot.Message { return nil }
+	}
+	return &Registry{store: cfg.Store, now: cfg.Now, created: cfg.Created, deleted: cfg.Deleted}, nil
 }
 
 // Identity returns one identity; fault.NotFound.
@@ -101,7 +107,12 @@ func (r *Registry) Create(ctx context.Context, d Identity, t *twin.Twin) (Identi
 	if d.Edge {
 		below = runtime(d.ID.Device, now)
 	}
-	if err := r.store.Create(ctx, d, *t, below...); err != nil {
+	first := *t
+	first.Facts = r.created(d, first)
+	for _, m := range below {
+		first.Facts = append(first.Facts, r.created(m, twin.New(m.ID))...)
+	}
+	if err := r.store.Create(ctx, d, first, below...); err != nil {
 		return Identity{}, err
 	}
 	return d, nil
@@ -156,7 +167,7 @@ func (r *Registry) Delete(ctx context.Context, id iot.ID, match *iot.Match) erro
 			return ErrSystemModule
 		}
 	}
-	return r.store.Delete(ctx, id, func(d Identity) error { return match.Check(d.ETag) })
+	return r.store.Delete(ctx, id, func(d Identity) error { return match.Check(d.ETag) }, r.deleted)
 }
 
 // scopePrefix starts the scope of every edge device (hub-service §2.5).

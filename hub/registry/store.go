@@ -68,7 +68,7 @@ type Statistics struct{ Total, Enabled, Disabled, Connected int }
 // their first twin. Every write is on disk when the call returns. Times are kept to
 // the microsecond, in UTC. A Store never reads a clock.
 type Store interface {
-	// Create adds an identity with its first twin, and modules below it with empty ones, in one step. Failures are
+	// Create adds an identity with its first twin, whose facts are kept, and modules below it with empty ones, in one step. Failures are
 	// fault.AlreadyExists when the id is taken, fault.NotFound when a module has no device, and ErrTooManyModules.
 	Create(ctx context.Context, d Identity, t twin.Twin, below ...Identity) error
 	// Identity returns one identity; fault.NotFound.
@@ -78,8 +78,9 @@ type Store interface {
 	// written. Presence fields and ID are not written.
 	Update(ctx context.Context, id iot.ID, change func(Identity) (Identity, error)) (Identity, error)
 	// Delete removes an identity, its modules, twins, queued messages and stored
-	// sessions, when check (which sees the current identity) returns nil; fault.NotFound.
-	Delete(ctx context.Context, id iot.ID, check func(Identity) error) error
+	// sessions, when check (which sees the current identity) returns nil; fault.NotFound. What gone, which may be nil,
+	// returns for each identity that goes is kept for the log in the same transaction: modules first.
+	Delete(ctx context.Context, id iot.ID, check func(Identity) error, gone func(Identity, twin.Twin) []iot.Message) error
 	// List returns devices (not modules) ordered by id after the given one ("" from the start), at most limit.
 	List(ctx context.Context, after string, limit int) ([]Identity, error)
 	// Modules returns the modules of a device ordered by id; none when there is no such device.
@@ -89,11 +90,13 @@ type Store interface {
 	// SetPresence records connects, disconnects and activity of many identities at
 	// once. Unknown ids are skipped, and so are disconnects from a node that is not the last one the identity connected to.
 	SetPresence(ctx context.Context, ps []Presence) error
-	// ResetPresence marks everything disconnected that is connected to node, at its start after a crash.
-	ResetPresence(ctx context.Context, node string, now time.Time) error
+	// ResetPresence marks everything disconnected that is connected to node, at its start after a crash. What lost, which
+	// may be nil, returns for each is kept for the log in the same transaction.
+	ResetPresence(ctx context.Context, node string, now time.Time, lost func(iot.ID) []iot.Message) error
 	// KeepNode says that node lives at now, and marks everything disconnected that is connected to nodes
-	// which said so last before dead. It returns those nodes, and forgets them.
-	KeepNode(ctx context.Context, node string, now, dead time.Time) ([]string, error)
+	// which said so last before dead, as ResetPresence does. It returns those nodes, and forgets them.
+	KeepNode(ctx context.Context, node string, now, dead time.Time, lost func(iot.ID) []iot.Message) ([]string, error)
+	BatchStore
 }
 
 // Presence is one change of a connection's state.
@@ -103,4 +106,6 @@ type Presence struct {
 	Connected *bool     // nil: only activity
 	Time      time.Time // of the connect or disconnect
 	Activity  time.Time // zero: unchanged
+	// Facts are kept for the log, in the same transaction, when Connected is a change.
+	Facts []iot.Message
 }

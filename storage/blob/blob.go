@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -169,9 +171,24 @@ func stagedPrefix(name string) string { return "staged/" + hash(name) + "/" }
 // blocksTag remembers which list made a blob, so that a list that is sent again succeeds.
 const blocksTag = "vauban-blocks"
 
+// nameTag keeps the name of a blob, in base64, which its key does not tell.
+const nameTag = "vauban-name"
+
+// named is p with the name of the blob it belongs to.
+func (p Properties) named(name string) Properties {
+	m := map[string]string{nameTag: base64.RawURLEncoding.EncodeToString([]byte(name))}
+	for k, v := range p.Metadata {
+		if k != nameTag {
+			m[k] = v
+		}
+	}
+	p.Metadata = m
+	return p
+}
+
 // Put writes a blob whole. sum, when not nil, is the MD5 it must have.
 func (s *Store) Put(ctx context.Context, name string, p Properties, r io.Reader, sum []byte) (Info, error) {
-	if err := s.write(ctx, key(name), p, "", io.LimitReader(r, s.limits.Put+1), s.limits.Put, sum); err != nil {
+	if err := s.write(ctx, key(name), p.named(name), "", io.LimitReader(r, s.limits.Put+1), s.limits.Put, sum); err != nil {
 		return Info{}, err
 	}
 	return s.Info(ctx, name)
@@ -321,7 +338,7 @@ func (s *Store) Commit(ctx context.Context, name string, ids []string, p Propert
 	}
 	r := &chain{ctx: ctx, store: s, name: name, ids: ids}
 	defer r.Close()
-	if err := s.write(ctx, key(name), p, tag, r, s.limits.Blob, nil); err != nil {
+	if err := s.write(ctx, key(name), p.named(name), tag, r, s.limits.Blob, nil); err != nil {
 		return Info{}, err
 	}
 	s.discard(ctx, name)
@@ -414,11 +431,60 @@ func (s *Store) Info(ctx context.Context, name string) (Info, error) {
 		Size: a.Size, Modified: a.ModTime.UTC(), MD5: a.MD5, ETag: a.ETag,
 	}
 	for k, v := range a.Metadata {
-		if k != blocksTag {
+		if k != blocksTag && k != nameTag {
 			i.Metadata[k] = v
 		}
 	}
 	return i, nil
+}
+
+// Item is a blob of a list.
+type Item struct {
+	Name string
+	Info
+}
+
+// List returns the blobs whose name begins with folder and a slash, and goes on with prefix, in order of their names: those
+// behind after, at most limit. It looks at every blob of the folder, so folders should be small.
+func (s *Store) List(ctx context.Context, folder, prefix, after string, limit int) ([]Item, error) {
+	var names []string
+	start := "files/" + label(folder) + "~" + hash(folder)[:16] + "/"
+	for it := s.bucket.List(&blob.ListOptions{Prefix: start}); ; {
+		o, err := it.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, s.fail("list", err)
+		}
+		a, err := s.bucket.Attributes(ctx, o.Key)
+		if gcerrors.Code(err) == gcerrors.NotFound {
+			continue // it went meanwhile
+		}
+		if err != nil {
+			return nil, s.fail("list", err)
+		}
+		raw, err := base64.RawURLEncoding.DecodeString(a.Metadata[nameTag])
+		if name := string(raw); err == nil && strings.HasPrefix(name, folder+"/"+prefix) && name > after {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	var items []Item
+	for _, name := range names {
+		if len(items) == limit {
+			break
+		}
+		i, err := s.Info(ctx, name)
+		if fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, Item{name, i})
+	}
+	return items, nil
 }
 
 // Stat implements upload.Blobs.
