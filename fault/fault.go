@@ -23,6 +23,7 @@ const (
 	Forbidden                      // good credentials without the right (401002)
 	Disabled                       // the device is disabled (403012)
 	QueueFull                      // 50 cloud-to-device messages wait already (403004)
+	QuotaExceeded                  // the messages of the day are used up (403002)
 	NotFound                       // no such device, module or enrollment (404001)
 	NotOnline                      // the device is not connected or does not listen (404103)
 	ConnectionClosed               // the device left while it was asked (404104)
@@ -48,7 +49,7 @@ func Kinds() []Kind {
 
 var names = [...]string{
 	"internal", "invalid", "malformed", "invalid scope", "unauthorized", "forbidden", "disabled",
-	"queue full", "not found", "not online", "connection closed", "already exists",
+	"queue full", "quota exceeded", "not found", "not online", "connection closed", "already exists",
 	"precondition failed", "lock lost", "too large", "throttled", "bad device response", "unavailable", "timeout",
 }
 

@@ -103,16 +103,27 @@ func (h *Hub) checkToken(ctx context.Context, c iot.Credentials, d registry.Iden
 			return fault.New(fault.Unauthorized, "tokens of policies are refused (disableLocalAuth)")
 		}
 		if err := h.cfg.Guard.Check(t, access.DeviceConnect, resource(c.ID)...); err != nil {
+			if fault.Is(err, fault.Unavailable) {
+				return err
+			}
 			return fault.Wrap(fault.Unauthorized, err, "the policy token is refused")
 		}
-		p.method = methodText(iot.AuthMethod{Scope: "hub", Type: "sas", By: "iothub"})
+		p.method = methodText(iot.AuthMethod{Scope: "hub", Type: "sas", By: "iothub", Rule: ruleOf(c)})
 		return nil
 	}
 	if err := h.checkOwnToken(t, d, refused); err != nil {
 		return err
 	}
-	p.method = methodText(iot.AuthMethod{Scope: scopeOf(d.ID), Type: "sas", By: "iothub"})
+	p.method = methodText(iot.AuthMethod{Scope: scopeOf(d.ID), Type: "sas", By: "iothub", Rule: ruleOf(c)})
 	return nil
+}
+
+// ruleOf is the rule of the IP filter in the stamp of hub-service §7.5.
+func ruleOf(c iot.Credentials) *string {
+	if c.IPFilterRule == "" {
+		return nil
+	}
+	return &c.IPFilterRule
 }
 
 func (h *Hub) refused(ctx context.Context) (access.Refused, error) {
@@ -176,13 +187,20 @@ func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registr
 		if err != nil {
 			return err
 		}
-		if _, err := pki.VerifyChain(c.Certificates, anchors, h.now()); err != nil {
+		if h.cfg.Issuer != nil {
+			anchors = append(anchors, h.cfg.Issuer.Root())
+		}
+		chain, err := pki.VerifyChain(c.Certificates, anchors, h.now())
+		if err != nil {
 			return fault.Wrap(fault.Unauthorized, err, "the certificate is refused")
+		}
+		if err := h.checkIssued(chain, d); err != nil {
+			return err
 		}
 	default:
 		return fault.New(fault.Unauthorized, "the device does not authenticate by certificate")
 	}
-	p.method = methodText(iot.AuthMethod{Scope: scopeOf(c.ID), Type: "x509", By: "iothub"})
+	p.method = methodText(iot.AuthMethod{Scope: scopeOf(c.ID), Type: "x509", By: "iothub", Rule: ruleOf(c)})
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/digitaltwin"
+	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/internal/nonce"
@@ -68,6 +69,28 @@ func (h *Hub) DeleteDevice(ctx context.Context, id iot.ID, match *iot.Match) err
 
 // Twin returns a twin with the identity it belongs to.
 func (h *Hub) Twin(ctx context.Context, id iot.ID) (registry.Identity, twin.Twin, error) {
+	d, t, err := h.twin(ctx, id)
+	h.twinRead(t, err)
+	return d, t, err
+}
+
+// twinRead counts a twin that a service read.
+func (h *Hub) twinRead(t twin.Twin, err error) {
+	h.cfg.Meter.Outcome(err, meter.ServiceTwinReadSuccess, meter.ServiceTwinReadFailure)
+	if err == nil {
+		h.cfg.Meter.Size(meter.ServiceTwinReadSize, len(t.Tags)+len(t.Desired)+len(t.Reported))
+	}
+}
+
+// twinUpdated counts an update of a twin by a service, of size bytes.
+func (h *Hub) twinUpdated(size int, err error) {
+	h.cfg.Meter.Outcome(err, meter.ServiceTwinUpdateSuccess, meter.ServiceTwinUpdateFailure)
+	if err == nil {
+		h.cfg.Meter.Size(meter.ServiceTwinUpdateSize, size)
+	}
+}
+
+func (h *Hub) twin(ctx context.Context, id iot.ID) (registry.Identity, twin.Twin, error) {
 	d, err := h.cfg.Registry.Identity(ctx, id)
 	if err != nil {
 		return d, twin.Twin{}, err
@@ -78,15 +101,23 @@ func (h *Hub) Twin(ctx context.Context, id iot.ID) (registry.Identity, twin.Twin
 
 // PatchTwin merges tags and desired properties and tells the device.
 func (h *Hub) PatchTwin(ctx context.Context, id iot.ID, match *iot.Match, p twin.Patch) (registry.Identity, twin.Twin, error) {
-	return h.changeTwin(ctx, id, match, func(t twin.Twin) (twin.Twin, json.RawMessage, error) { return t.Apply(p, h.now()) })
+	d, t, err := h.changeTwin(ctx, id, match, p.WrittenTags, func(t twin.Twin) (twin.Twin, json.RawMessage, error) { return t.Apply(p, h.now()) })
+	h.twinUpdated(len(p.Tags)+len(p.Desired), err)
+	return d, t, err
 }
 
 // ReplaceTwin replaces tags and desired properties and tells the device what differs.
 func (h *Hub) ReplaceTwin(ctx context.Context, id iot.ID, match *iot.Match, p twin.Patch) (registry.Identity, twin.Twin, error) {
-	return h.changeTwin(ctx, id, match, func(t twin.Twin) (twin.Twin, json.RawMessage, error) { return t.Replace(p, h.now()) })
+	d, t, err := h.changeTwin(ctx, id, match, nil, func(t twin.Twin) (twin.Twin, json.RawMessage, error) { return t.Replace(p, h.now()) })
+	h.twinUpdated(len(p.Tags)+len(p.Desired), err)
+	return d, t, err
 }
 
-func (h *Hub) changeTwin(ctx context.Context, id iot.ID, match *iot.Match,
+// noTags is for changes of a twin that leave its tags alone.
+func noTags(twin.Twin) json.RawMessage { return nil }
+
+// changeTwin carries out a change. tags says what it writes to the tags of a twin; nil: the change replaces the twin.
+func (h *Hub) changeTwin(ctx context.Context, id iot.ID, match *iot.Match, tags func(before twin.Twin) json.RawMessage,
 	change func(twin.Twin) (twin.Twin, json.RawMessage, error),
 ) (registry.Identity, twin.Twin, error) {
 	// Between the write and the push nobody else may write this twin here, so that
@@ -101,6 +132,13 @@ func (h *Hub) changeTwin(ctx context.Context, id iot.ID, match *iot.Match,
 		}
 		next, push, err := change(t)
 		pushed = push
+		if err == nil && h.cfg.Events.TwinWrites() {
+			w := twin.Written{Replaced: tags == nil, Desired: push}
+			if tags != nil {
+				w.Tags = tags(t)
+			}
+			next.Facts = h.cfg.Events.TwinWritten(t, next, w)
+		}
 		return next, err
 	})
 	if err != nil {
@@ -116,6 +154,7 @@ func (h *Hub) changeTwin(ctx context.Context, id iot.ID, match *iot.Match,
 // DigitalTwin returns a device's digital twin and the ETag of its twin.
 func (h *Hub) DigitalTwin(ctx context.Context, id iot.ID) (json.RawMessage, iot.ETag, error) {
 	t, err := h.cfg.Twins.Twin(ctx, id)
+	h.twinRead(t, err)
 	if err != nil {
 		return nil, "", err
 	}
@@ -124,19 +163,22 @@ func (h *Hub) DigitalTwin(ctx context.Context, id iot.ID) (json.RawMessage, iot.
 
 // PatchDigitalTwin changes desired properties as p says, tells the device, and returns the twin's new ETag.
 func (h *Hub) PatchDigitalTwin(ctx context.Context, id iot.ID, match *iot.Match, p digitaltwin.Patch) (iot.ETag, error) {
-	_, t, err := h.changeTwin(ctx, id, match, func(t twin.Twin) (twin.Twin, json.RawMessage, error) {
+	size := 0
+	_, t, err := h.changeTwin(ctx, id, match, noTags, func(t twin.Twin) (twin.Twin, json.RawMessage, error) {
 		patch, err := p.Of(t)
 		if err != nil {
 			return t, nil, err
 		}
+		size = len(patch.Desired)
 		return t.Apply(patch, h.now())
 	})
+	h.twinUpdated(size, err)
 	return t.ETag(), err
 }
 
 // ChangeTwin changes a twin and pushes to the device what change says, unless that is nil.
 func (h *Hub) ChangeTwin(ctx context.Context, id iot.ID, change func(twin.Twin) (twin.Twin, json.RawMessage, error)) error {
-	_, _, err := h.changeTwin(ctx, id, nil, change)
+	_, _, err := h.changeTwin(ctx, id, nil, noTags, change)
 	return err
 }
 
@@ -155,6 +197,17 @@ const (
 // Invoke calls a direct method. Beside the failures of command.Router.Invoke
 // they are fault.NotFound and Invalid.
 func (h *Hub) Invoke(ctx context.Context, id iot.ID, m command.Method) (command.Result, error) {
+	res, err := h.invoke(ctx, id, m)
+	h.cfg.Meter.Outcome(err, meter.MethodSuccess, meter.MethodFailure)
+	if err == nil {
+		h.cfg.Meter.Size(meter.MethodRequest, len(m.Payload))
+		h.cfg.Meter.Size(meter.MethodResponse, len(res.Payload))
+		h.cfg.Meter.Data(len(m.Payload) + len(res.Payload))
+	}
+	return res, err
+}
+
+func (h *Hub) invoke(ctx context.Context, id iot.ID, m command.Method) (command.Result, error) {
 	if err := checkMethod(m); err != nil {
 		return command.Result{}, err
 	}
@@ -237,6 +290,10 @@ func (h *Hub) Send(ctx context.Context, m iot.Mail) (string, error) {
 		m.MessageID = nonce.New()
 	}
 	m.Enqueued = now
+	if err := h.cfg.Throttle.Message(mailSize(m)); err != nil {
+		return "", err
+	}
+	h.cfg.Meter.Data(mailSize(m))
 	if _, err := h.cfg.Mailbox.Enqueue(ctx, m, maxQueue, now); err != nil {
 		return "", err
 	}

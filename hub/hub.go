@@ -15,12 +15,16 @@ import (
 
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/event"
 	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/fleet/configuration"
 	"github.com/vauban-iot/vauban/hub/fleet/job"
+	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
+	"github.com/vauban-iot/vauban/hub/throttle"
+	"github.com/vauban-iot/vauban/hub/transfer"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/iot"
@@ -35,28 +39,36 @@ type Config struct {
 	Twins    twin.Store
 	Fleet    *fleet.Fleet
 	Jobs     job.Store
+	// Transfers keeps imports and exports of identities, and Blobs is where they go; nil: they are refused.
+	Transfers transfer.Store
+	Blobs     transfer.Blobs
 	// Configurations keeps automatic configurations and deployments.
 	Configurations configuration.Store
 	Mailbox        command.Mailbox
 	Notices        notice.Store
 	Uploads        *upload.Service // nil: devices may not store files
 	Sessions       command.Sessions
+	Issuer         Issuer // nil: no device has a certificate of ours
 	Intake         *telemetry.Intake
 	Router         *command.Router
-	Node           string // tells this server from others on the same store; empty when there are none
+	Events         *event.Maker // nil: the hub tells of nothing
+	Node           string       // tells this server from others on the same store; empty when there are none
 	// Authorities returns the CAs whose certificates prove devices of type certificateAuthority.
 	Authorities func(ctx context.Context) ([]*x509.Certificate, error)
 	// Refused returns the kinds of tokens that prove nobody, whoever signed them; nil: none are.
 	Refused func(ctx context.Context) (access.Refused, error)
-	Now     func() time.Time // nil: time.Now
-	Logger  *slog.Logger     // nil: slog.Default()
+	// Throttle limits how often things may be asked of the hub; nil: nothing is limited.
+	Throttle *throttle.Limiter
+	Meter    *meter.Meter     // nil: nothing is counted
+	Now      func() time.Time // nil: time.Now
+	Logger   *slog.Logger     // nil: slog.Default()
 }
 
 // PresenceStore records who is connected.
 type PresenceStore interface {
 	SetPresence(ctx context.Context, ps []registry.Presence) error
-	ResetPresence(ctx context.Context, node string, now time.Time) error
-	KeepNode(ctx context.Context, node string, now, dead time.Time) ([]string, error)
+	ResetPresence(ctx context.Context, node string, now time.Time, lost func(iot.ID) []iot.Message) error
+	KeepNode(ctx context.Context, node string, now, dead time.Time, lost func(iot.ID) []iot.Message) ([]string, error)
 }
 
 // Hub is one IoT Hub.
@@ -65,7 +77,9 @@ type Hub struct {
 	log *slog.Logger
 	now func() time.Time
 
+	paced          pacer
 	jobs           *job.Service
+	transfers      *transfer.Service
 	configurations *configuration.Service
 
 	seed     maphash.Seed
@@ -83,7 +97,7 @@ type Hub struct {
 // New returns a hub. Run must be called for it to keep presence and expire messages.
 func New(cfg Config) (*Hub, error) {
 	switch {
-	case len(cfg.Hosts) == 0, cfg.Guard == nil, cfg.Registry == nil, cfg.Presence == nil, cfg.Twins == nil, cfg.Fleet == nil, cfg.Jobs == nil, cfg.Configurations == nil,
+	case len(cfg.Hosts) == 0, cfg.Guard == nil, cfg.Registry == nil, cfg.Presence == nil, cfg.Twins == nil, cfg.Fleet == nil, cfg.Jobs == nil, cfg.Transfers == nil, cfg.Configurations == nil,
 		cfg.Mailbox == nil, cfg.Notices == nil, cfg.Sessions == nil, cfg.Intake == nil, cfg.Router == nil, cfg.Authorities == nil:
 		return nil, errors.New("hub: incomplete configuration")
 	}
@@ -94,7 +108,9 @@ func New(cfg Config) (*Hub, error) {
 		cfg.Logger = slog.Default()
 	}
 	h := &Hub{cfg: cfg, log: cfg.Logger, now: cfg.Now, seed: maphash.MakeSeed(), sessions: make(map[*session]struct{})}
-	h.jobs = job.New(job.Config{Store: cfg.Jobs, Hub: h, Finder: cfg.Fleet, Now: cfg.Now, Logger: cfg.Logger})
+	h.paced.intake = cfg.Intake
+	h.jobs = job.New(job.Config{Store: cfg.Jobs, Hub: workers{h}, Finder: cfg.Fleet, Tell: cfg.Events.JobDone, Ended: h.jobEnded, Now: cfg.Now, Logger: cfg.Logger})
+	h.transfers = transfer.New(transfer.Config{Store: cfg.Transfers, Hub: h, Configurations: carrier{h}, Blobs: cfg.Blobs, Now: cfg.Now, Logger: cfg.Logger})
 	h.configurations = configuration.New(configuration.Config{Store: cfg.Configurations, Hub: h, Fleet: cfg.Fleet, Now: cfg.Now, Logger: cfg.Logger})
 	return h, nil
 }
@@ -140,7 +156,7 @@ func (h *Hub) Run(ctx context.Context) error {
 // keepNode tells other servers that this one lives, and speaks for those that do not.
 func (h *Hub) keepNode(ctx context.Context) {
 	now := h.now()
-	gone, err := h.cfg.Presence.KeepNode(ctx, h.cfg.Node, now, now.Add(-deadAfter))
+	gone, err := h.cfg.Presence.KeepNode(ctx, h.cfg.Node, now, now.Add(-deadAfter), h.cfg.Events.Lost(now))
 	if err != nil && ctx.Err() == nil {
 		h.log.Error("this server cannot tell others that it lives", "node", h.cfg.Node, "err", err)
 	}
@@ -159,7 +175,8 @@ func (h *Hub) resetPresence(ctx context.Context) error {
 	if h.reset.Load() {
 		return nil
 	}
-	if err := h.cfg.Presence.ResetPresence(ctx, h.cfg.Node, h.now()); err != nil {
+	now := h.now()
+	if err := h.cfg.Presence.ResetPresence(ctx, h.cfg.Node, now, h.cfg.Events.Lost(now)); err != nil {
 		return err
 	}
 	h.reset.Store(true)

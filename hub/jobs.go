@@ -4,10 +4,30 @@ import (
 	"context"
 
 	"github.com/vauban-iot/vauban/hub/fleet/job"
+	"github.com/vauban-iot/vauban/hub/meter"
 )
 
 // CreateJob adds a job. Failures are fault.Invalid, AlreadyExists and QueueFull.
 func (h *Hub) CreateJob(ctx context.Context, j job.Job) (job.Job, error) {
+	success, failure := meter.CreateTwinJobSuccess, meter.CreateTwinJobFailure
+	if j.Type == job.DeviceMethod {
+		success, failure = meter.CreateMethodJobSuccess, meter.CreateMethodJobFailure
+	}
+	j, err := h.createJob(ctx, j)
+	h.cfg.Meter.Outcome(err, success, failure)
+	return j, err
+}
+
+// jobEnded is job.Config.Ended.
+func (h *Hub) jobEnded(s job.Status) {
+	if s == job.Failed {
+		h.cfg.Meter.Count(meter.JobsFailed)
+	} else {
+		h.cfg.Meter.Count(meter.JobsCompleted)
+	}
+}
+
+func (h *Hub) createJob(ctx context.Context, j job.Job) (job.Job, error) {
 	if j.Type == job.DeviceMethod {
 		m, err := j.Call()
 		if err != nil {

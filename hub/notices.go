@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 
+	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/iot"
 )
@@ -31,9 +32,11 @@ func (h *Hub) Purge(ctx context.Context, id iot.ID) (int, error) {
 // expire removes what nobody came for in time.
 func (h *Hub) expire(ctx context.Context) {
 	now := h.now()
-	if _, err := h.cfg.Mailbox.Expire(ctx, now); err != nil && ctx.Err() == nil {
+	expired, err := h.cfg.Mailbox.Expire(ctx, now)
+	if err != nil && ctx.Err() == nil {
 		h.log.Error("expired messages not removed", "err", err)
 	}
+	h.cfg.Meter.Add(meter.MailExpired, expired)
 	if _, err := h.cfg.Notices.ExpireNotices(ctx, now, notice.MaxQueue); err != nil && ctx.Err() == nil {
 		h.log.Error("expired notices not removed", "err", err)
 	}

@@ -72,7 +72,7 @@ func (h *Hub) checkActor(ctx context.Context, c iot.Credentials, target registry
 		return err
 	}
 	p.expires = t.Expiry
-	p.method = methodText(iot.AuthMethod{Scope: "module", Type: "sas", By: "iothub"}) // the credential was a module's
+	p.method = methodText(iot.AuthMethod{Scope: "module", Type: "sas", By: "iothub", Rule: ruleOf(c)}) // the credential was a module's
 	p.above = above
 	return nil
 }

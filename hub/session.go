@@ -8,7 +8,9 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/iot"
 )
@@ -42,6 +44,9 @@ func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, 
 	}
 	p, err := h.authenticate(ctx, c)
 	if err != nil {
+		return iot.Opened{}, err
+	}
+	if err := h.cfg.Throttle.Wait(ctx, throttle.Connections, 1); err != nil {
 		return iot.Opened{}, err
 	}
 	s := &session{
@@ -100,7 +105,9 @@ func (s *session) open(ctx context.Context, want iot.Opening) (opened iot.Opened
 	connected := true
 	now := h.now()
 	opened.Session = s
-	return opened, h.cfg.Presence.SetPresence(ctx, []registry.Presence{{ID: s.id, Node: h.cfg.Node, Connected: &connected, Time: now, Activity: now}})
+	return opened, h.cfg.Presence.SetPresence(ctx, []registry.Presence{{
+		ID: s.id, Node: h.cfg.Node, Connected: &connected, Time: now, Activity: now, Facts: h.cfg.Events.Connection(s.id, true, now),
+	}})
 }
 
 // announceModel writes the plug and play model of the CONNECT to the twin (hub-device §3.11).
@@ -129,25 +136,53 @@ func (s *session) Telemetry(m *iot.Message, ack iot.Acker, token uint64) {
 	m.AuthMethod = s.authMethod
 	m.ModelID = s.modelID
 	m.Enqueued = now
-	s.hub.cfg.Intake.Submit(m, ack, token)
+	s.hub.submit(m, ack, token)
 }
 
 // Twin implements iot.Session.
 func (s *session) Twin(ctx context.Context) ([]byte, error) {
-	s.activity.Store(s.hub.now().UnixMicro())
-	t, err := s.hub.cfg.Twins.Twin(ctx, s.id)
+	h := s.hub
+	s.activity.Store(h.now().UnixMicro())
+	var t twin.Twin
+	err := h.cfg.Throttle.Wait(ctx, throttle.TwinReads, 1)
+	if err == nil {
+		t, err = h.cfg.Twins.Twin(ctx, s.id)
+	}
+	h.cfg.Meter.Outcome(err, meter.DeviceTwinReadSuccess, meter.DeviceTwinReadFailure)
 	if err != nil {
 		return nil, err
 	}
-	return t.DeviceView(), nil
+	view := t.DeviceView()
+	h.cfg.Meter.Size(meter.DeviceTwinReadSize, len(view))
+	h.cfg.Meter.Data(len(view))
+	return view, nil
 }
 
 // PatchReported implements iot.Session.
 func (s *session) PatchReported(ctx context.Context, patch []byte, base int64) (int64, error) {
+	h := s.hub
+	var version int64
+	err := h.cfg.Throttle.Wait(ctx, throttle.TwinUpdates, 1)
+	if err == nil {
+		version, err = s.patchReported(ctx, patch, base)
+	}
+	h.cfg.Meter.Outcome(err, meter.DeviceTwinUpdateSuccess, meter.DeviceTwinUpdateFailure)
+	if err == nil {
+		h.cfg.Meter.Size(meter.DeviceTwinUpdateSize, len(patch))
+		h.cfg.Meter.Data(len(patch))
+	}
+	return version, err
+}
+
+func (s *session) patchReported(ctx context.Context, patch []byte, base int64) (int64, error) {
 	now := s.hub.now()
 	s.activity.Store(now.UnixMicro())
 	t, err := s.hub.cfg.Twins.UpdateTwin(ctx, s.id, func(t twin.Twin) (twin.Twin, error) {
-		return t.ApplyReported(patch, base, now)
+		next, err := t.ApplyReported(patch, base, now)
+		if err == nil && s.hub.cfg.Events.TwinWrites() {
+			next.Facts = s.hub.cfg.Events.TwinWritten(t, next, twin.Written{Reported: patch})
+		}
+		return next, err
 	})
 	return t.ReportedVersion, err
 }
@@ -173,7 +208,11 @@ func (s *session) Mail(ctx context.Context, n int) ([]iot.Mail, error) {
 
 // Settle implements iot.Session.
 func (s *session) Settle(ctx context.Context, lockToken string) error {
-	return s.hub.cfg.Mailbox.Settle(ctx, s.id, lockToken, iot.Completed, maxDelivery, s.hub.now())
+	err := s.hub.cfg.Mailbox.Settle(ctx, s.id, lockToken, iot.Completed, maxDelivery, s.hub.now())
+	if err == nil {
+		s.hub.cfg.Meter.Count(meter.MailCompleted)
+	}
+	return err
 }
 
 // SaveSubscriptions implements iot.Session.
@@ -207,7 +246,7 @@ func (s *session) End(ctx context.Context) {
 	}
 	now := h.now()
 	connected := false
-	p := registry.Presence{ID: s.id, Node: h.cfg.Node, Connected: &connected, Time: now}
+	p := registry.Presence{ID: s.id, Node: h.cfg.Node, Connected: &connected, Time: now, Facts: h.cfg.Events.Connection(s.id, false, now)}
 	if at := s.activity.Load(); at != 0 {
 		p.Activity = time.UnixMicro(at).UTC()
 	}

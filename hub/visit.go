@@ -8,6 +8,8 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/meter"
+	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/iot"
 )
@@ -74,7 +76,7 @@ func (v *visit) Telemetry(ctx context.Context, ms []iot.Message) error {
 	for i := range ms {
 		m := &ms[i]
 		m.Source, m.From, m.Generation, m.AuthMethod, m.Enqueued = iot.Telemetry, v.id, v.generation, v.authMethod, now
-		v.hub.cfg.Intake.Submit(m, l, uint64(i))
+		v.hub.submit(m, l, uint64(i))
 	}
 	select {
 	case <-l.done:
@@ -86,6 +88,9 @@ func (v *visit) Telemetry(ctx context.Context, ms []iot.Message) error {
 
 // Receive implements iot.Visit.
 func (v *visit) Receive(ctx context.Context, lock time.Duration) (iot.Mail, bool, error) {
+	if err := v.hub.cfg.Throttle.Wait(ctx, throttle.Receives, 1); err != nil {
+		return iot.Mail{}, false, err
+	}
 	now := v.hub.now()
 	ms, err := v.hub.cfg.Mailbox.Lock(ctx, v.id, 1, now, now.Add(lock))
 	if err != nil || len(ms) == 0 {
@@ -97,16 +102,28 @@ func (v *visit) Receive(ctx context.Context, lock time.Duration) (iot.Mail, bool
 // Settle implements iot.Visit.
 func (v *visit) Settle(ctx context.Context, lockToken string, how iot.Settlement) error {
 	err := v.hub.cfg.Mailbox.Settle(ctx, v.id, lockToken, how, maxDelivery, v.hub.now())
-	if err == nil && how == iot.Abandoned {
+	if err != nil {
+		return err
+	}
+	switch how {
+	case iot.Completed:
+		v.hub.cfg.Meter.Count(meter.MailCompleted)
+	case iot.Rejected:
+		v.hub.cfg.Meter.Count(meter.MailRejected)
+	case iot.Abandoned:
+		v.hub.cfg.Meter.Count(meter.MailAbandoned)
 		v.hub.cfg.Router.MailWaits(v.id)
 	}
-	return err
+	return nil
 }
 
 // BeginUpload implements iot.Visit.
 func (v *visit) BeginUpload(ctx context.Context, name string) (iot.Upload, error) {
 	if v.hub.cfg.Uploads == nil {
 		return iot.Upload{}, upload.ErrNoStorage
+	}
+	if err := v.hub.cfg.Throttle.Wait(ctx, throttle.Uploads, 1); err != nil {
+		return iot.Upload{}, err
 	}
 	return v.hub.cfg.Uploads.Begin(ctx, v.id, name)
 }
@@ -134,6 +151,9 @@ func (h *Hub) InvokeFrom(ctx context.Context, caller, target iot.ID, m command.M
 		if err != nil || from.Scope == "" || !slices.Contains(to.ParentScopes, from.Scope) || !from.Edge {
 			return command.Result{}, fault.New(fault.NotFound, "%s is no device below %s", target.Device, caller.Device)
 		}
+	}
+	if err := h.cfg.Throttle.Wait(ctx, throttle.Methods, throttle.Steps(len(m.Payload))); err != nil {
+		return command.Result{}, err
 	}
 	return h.Invoke(ctx, target, m)
 }

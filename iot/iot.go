@@ -83,6 +83,7 @@ type Credentials struct {
 	ClientType   string // DeviceClientType
 	AuthChain    string
 	Remote       string // peer address, for the log
+	IPFilterRule string // that admitted the peer; empty: none
 	Protocol     string // "mqtt"
 }
 
@@ -91,15 +92,24 @@ type AuthMethod struct {
 	Scope string `json:"scope"` // hub, device, module
 	Type  string `json:"type"`  // sas, x509
 	By    string `json:"issuer"`
+	// Rule of the IP filter that admitted the connection; null: none did (hub-service §7.5).
+	Rule *string `json:"acceptingIpFilterRule"`
 }
 
 // MessageSource says where a record of the log comes from.
 type MessageSource string
 
-// Telemetry is a device-to-cloud message.
-const Telemetry MessageSource = "Telemetry"
+// The sources, as records and the annotation iothub-message-source spell them (hub-service §7.4).
+const (
+	Telemetry             MessageSource = "Telemetry" // a device-to-cloud message
+	TwinChange            MessageSource = "twinChangeEvents"
+	DeviceLifecycle       MessageSource = "deviceLifecycleEvents"
+	DeviceConnectionState MessageSource = "deviceConnectionStateEvents"
+	DeviceJobLifecycle    MessageSource = "deviceJobLifecycleEvents"
+	DigitalTwinChange     MessageSource = "digitalTwinChangeEvents"
+)
 
-// Message is one device-to-cloud message with the stamps of the hub.
+// Message is one device-to-cloud message with the stamps of the hub, or an event of another source about From.
 // System holds canonical names (wire/topic), Properties the application's own.
 type Message struct {
 	Sequence   uint64 // place in the log, strictly growing; zero before it is written
@@ -113,6 +123,9 @@ type Message struct {
 	Properties []bag.Property
 	Body       []byte
 }
+
+// IsEvent reports whether m is an event of the hub, not a message of a device.
+func (m *Message) IsEvent() bool { return m.Source != Telemetry && m.Source != "" }
 
 // SystemProperty returns a system property by its canonical name.
 func (m *Message) SystemProperty(name string) string {

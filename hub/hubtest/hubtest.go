@@ -15,17 +15,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/bus"
-	"github.com/vauban-iot/vauban/bus/natsbus"
+	"github.com/vauban-iot/vauban/bus/diskbus"
 	"github.com/vauban-iot/vauban/hub"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/event"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
+	"github.com/vauban-iot/vauban/hub/throttle"
+	"github.com/vauban-iot/vauban/hub/transfer"
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/pki"
 	"github.com/vauban-iot/vauban/storage/sqlite"
 	"github.com/vauban-iot/vauban/storage/sqlstore"
 	"github.com/vauban-iot/vauban/wire/sas"
@@ -45,6 +52,8 @@ type Options struct {
 	Presence func(hub.PresenceStore) hub.PresenceStore
 	// Uploads, when set, lets devices store files; it is called with the store open and no hub yet.
 	Uploads func(*World) (*upload.Service, error)
+	// Blobs, when set, is where imports and exports go.
+	Blobs transfer.Blobs
 }
 
 // World is a hub and what it stands on.
@@ -56,6 +65,10 @@ type World struct {
 	Router   *command.Router
 	Clock    *Clock
 	Log      *Log
+	Interest event.Interest       // in events; none at first
+	Issuer   *pki.DeviceAuthority // of certificates that devices ask for
+	Throttle *throttle.Limiter    // limits nothing at first
+	Metrics  *prometheus.Registry
 	Post     *Post
 
 	opts   Options
@@ -63,11 +76,13 @@ type World struct {
 	cancel context.CancelFunc
 	runs   sync.WaitGroup
 	facts  bus.Log
+	meter  *meter.Meter
 
 	mu       sync.Mutex
 	cas      []*x509.Certificate
 	refused  access.Refused
 	messages map[iot.ID][]iot.Message
+	events   []iot.Message
 }
 
 // New opens a world that ends with the test.
@@ -87,7 +102,17 @@ func New(t testing.TB, opts Options) *World {
 // Open opens a world; Close ends it.
 func Open(opts Options) (*World, error) {
 	w := &World{opts: opts, Clock: &Clock{}, Log: &Log{}, Policies: access.HubPolicies(), messages: make(map[iot.ID][]iot.Message)}
+	w.Throttle = throttle.New(nil, throttle.NewUsage(nil, nil))
+	w.Metrics = prometheus.NewRegistry()
+	w.meter = meter.New(w.Metrics)
 	w.Guard = access.NewGuard([]string{Host}, w.Policies, w.Clock.Now)
+	material, err := pki.NewDeviceAuthority(Host, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if w.Issuer, err = pki.OpenDeviceAuthority(material, w.Clock.Now); err != nil {
+		return nil, err
+	}
 	return w, w.start()
 }
 
@@ -115,19 +140,20 @@ func (w *World) start() (err error) {
 		m := NewMemory(handle)
 		post, w.facts = m, m
 	} else {
-		b, err := natsbus.Open(ctx, natsbus.Config{Dir: filepath.Join(w.opts.Dir, "bus"), Logger: log, Handle: handle})
+		b, err := diskbus.Open(diskbus.Config{Dir: filepath.Join(w.opts.Dir, "bus"), Logger: log, Handle: handle})
 		if err != nil {
 			return err
 		}
 		w.close = append(w.close, b.Close)
-		if w.facts, err = b.Log(ctx, natsbus.LogConfig{Name: "telemetry"}); err != nil {
+		if w.facts, err = b.Log(ctx, bus.LogConfig{Name: "telemetry"}); err != nil {
 			return err
 		}
 		post = b
 	}
 	w.Post = &Post{Post: post}
 	w.Router = command.NewRouter(w.Post, log)
-	reg, err := registry.New(registry.Config{Store: w.Store, Now: w.Clock.Now})
+	events := &event.Maker{Hub: Host, Interest: &w.Interest, Now: w.Clock.Now}
+	reg, err := registry.New(registry.Config{Store: w.Store, Created: events.Created, Deleted: events.Deleted, Now: w.Clock.Now})
 	if err != nil {
 		return err
 	}
@@ -143,19 +169,23 @@ func (w *World) start() (err error) {
 	}
 	intake := telemetry.NewIntake(w.facts, nil)
 	w.Hub, err = hub.New(hub.Config{
-		Hosts: []string{Host}, Guard: w.Guard, Registry: reg, Presence: presence, Twins: w.Store, Fleet: fleet.New(w.Store), Jobs: w.Store, Configurations: w.Store, Mailbox: w.Store, Notices: w.Store, Uploads: uploads, Sessions: w.Store,
-		Intake: intake, Router: w.Router, Authorities: w.authorities, Refused: w.refusals, Now: w.Clock.Now, Logger: log,
+		Hosts: []string{Host}, Guard: w.Guard, Registry: reg, Presence: presence, Twins: w.Store, Fleet: fleet.New(w.Store), Jobs: w.Store, Transfers: w.Store, Blobs: w.opts.Blobs, Issuer: w.Issuer, Configurations: w.Store, Mailbox: w.Store, Notices: w.Store, Uploads: uploads, Sessions: w.Store,
+		Intake: intake, Router: w.Router, Events: events, Authorities: w.authorities, Refused: w.refusals, Throttle: w.Throttle, Meter: w.meter, Now: w.Clock.Now, Logger: log,
 	})
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
+	w.events = nil
 	clear(w.messages) // they are read again from the start of the log
 	w.mu.Unlock()
 	w.run(ctx, "intake", intake.Run)
 	w.run(ctx, "hub", w.Hub.Run)
 	w.run(ctx, "jobs", w.Hub.RunJobs)
 	w.run(ctx, "configurations", w.Hub.RunConfigurations)
+	w.run(ctx, "transfers", w.Hub.RunTransfers)
+	relay := &event.Relay{Store: w.Store, Log: w.facts, Interest: &w.Interest, Logger: log}
+	w.run(ctx, "events", relay.Run)
 	w.run(ctx, "reader", func(ctx context.Context) error { return w.facts.Follow(ctx, bus.Earliest, nil, w.keep) })
 	return nil
 }
@@ -194,6 +224,10 @@ func (w *World) keep(e bus.Entry) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return telemetry.Decode(e.Sequence, data, func(m *iot.Message) error {
+		if m.IsEvent() {
+			w.events = append(w.events, *m)
+			return nil
+		}
 		w.messages[m.From] = append(w.messages[m.From], *m)
 		return nil
 	})
@@ -207,6 +241,19 @@ func (w *World) Messages(t testing.TB, id iot.ID, n int) []iot.Message {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		got = slices.Clone(w.messages[id])
+		return len(got) >= n
+	})
+	return got
+}
+
+// Events waits until the log holds n events and returns them all.
+func (w *World) Events(t testing.TB, n int) []iot.Message {
+	t.Helper()
+	var got []iot.Message
+	Until(t, fmt.Sprintf("%d events in the log", n), func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		got = slices.Clone(w.events)
 		return len(got) >= n
 	})
 	return got
