@@ -102,6 +102,9 @@ func (s *Store) UpdateJob(ctx context.Context, id string, rest *job.Row, change 
 			string(next.Status), next.Failure, micros(next.Start), micros(next.Began), micros(next.End), next.Listed, id); err != nil || rest == nil {
 			return err
 		}
+		if err := s.tellRows(ctx, c, rest, `WHERE job = $1 AND status = 'pending' ORDER BY device, module`, id); err != nil {
+			return err
+		}
 		_, err = s.exec(ctx, c, "close rows of a job", `UPDATE job_rows SET status = $1, ended = $2, updated = $3, code = $4, reason = $5
 			WHERE job = $6 AND status = 'pending'`,
 			string(rest.Status), micros(rest.End), micros(rest.Updated), rest.Code, rest.Reason, id)
@@ -111,6 +114,24 @@ func (s *Store) UpdateJob(ctx context.Context, id string, rest *job.Row, change 
 		return job.Job{}, err
 	}
 	return next, nil
+}
+
+// tellRows keeps what rest tells of the rows that a condition finds and that become like it.
+func (s *Store) tellRows(ctx context.Context, c Conn, rest *job.Row, where string, args ...any) error {
+	if rest.Tell == nil {
+		return nil
+	}
+	rows, err := list(ctx, s, c, "list rows of a job", scanJobRow, s.lock(selectRow+where), args...)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		r.Status, r.End, r.Updated, r.Code, r.Reason = rest.Status, rest.End, rest.Updated, rest.Code, rest.Reason
+		if err := s.tell(ctx, c, rest.Tell(r)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Jobs implements [job.Store].
@@ -175,6 +196,11 @@ func (s *Store) SaveRows(ctx context.Context, rows []job.Row) error {
 				r.Job, r.ID.Device, r.ID.Module); err != nil {
 				return err
 			}
+			if r.Tell != nil {
+				if err := s.tell(ctx, c, r.Tell(r)); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	})
@@ -183,6 +209,9 @@ func (s *Store) SaveRows(ctx context.Context, rows []job.Row) error {
 // AbortRows implements [job.Store].
 func (s *Store) AbortRows(ctx context.Context, rest job.Row) error {
 	return s.write(ctx, func(ctx context.Context, c Conn) error {
+		if err := s.tellRows(ctx, c, &rest, `WHERE status = 'running' ORDER BY job, device, module`); err != nil {
+			return err
+		}
 		_, err := s.exec(ctx, c, "abort rows of jobs", `UPDATE job_rows SET status = $1, ended = $2, updated = $3, code = $4, reason = $5 WHERE status = 'running'`,
 			string(rest.Status), micros(rest.End), micros(rest.Updated), rest.Code, rest.Reason)
 		return err

@@ -62,6 +62,9 @@ func (s *Store) Create(ctx context.Context, d registry.Identity, t twin.Twin, be
 				return err
 			}
 		}
+		if err := s.tell(ctx, c, t.Facts); err != nil {
+			return err
+		}
 		if d.ID.Module == "" || registry.SystemModule(d.ID.Module) {
 			return nil
 		}
@@ -147,7 +150,7 @@ func (s *Store) Update(ctx context.Context, id iot.ID, change func(registry.Iden
 }
 
 // Delete implements [registry.Store]. Twins, mail and sessions go by foreign key.
-func (s *Store) Delete(ctx context.Context, id iot.ID, check func(registry.Identity) error) error {
+func (s *Store) Delete(ctx context.Context, id iot.ID, check func(registry.Identity) error, gone func(registry.Identity, twin.Twin) []iot.Message) error {
 	return s.write(ctx, func(ctx context.Context, c Conn) error {
 		now, err := s.identity(ctx, c, id, s.lock(oneIdentity))
 		if err != nil {
@@ -156,6 +159,11 @@ func (s *Store) Delete(ctx context.Context, id iot.ID, check func(registry.Ident
 		if err := check(now); err != nil {
 			return err
 		}
+		if gone != nil {
+			if err := s.tellGone(ctx, c, now, gone); err != nil {
+				return err
+			}
+		}
 		if id.Module != "" {
 			_, err = s.exec(ctx, c, "delete module", `DELETE FROM identities WHERE device = $1 AND module = $2`, id.Device, id.Module)
 		} else {
@@ -163,6 +171,27 @@ func (s *Store) Delete(ctx context.Context, id iot.ID, check func(registry.Ident
 		}
 		return err
 	})
+}
+
+// tellGone keeps what gone says of an identity and the modules that go with it.
+func (s *Store) tellGone(ctx context.Context, c Conn, d registry.Identity, gone func(registry.Identity, twin.Twin) []iot.Message) error {
+	var all []registry.Identity
+	if d.ID.Module == "" {
+		var err error
+		if all, err = list(ctx, s, c, "list modules", s.scanIdentity, selectIdentity+`WHERE device = $1 AND module > '' ORDER BY module`, d.ID.Device); err != nil {
+			return err
+		}
+	}
+	for _, d := range append(all, d) {
+		t, err := s.twin(ctx, c, d.ID, oneTwin)
+		if err != nil {
+			return err
+		}
+		if err := s.tell(ctx, c, gone(d, t)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // List implements [registry.Store].
@@ -218,12 +247,33 @@ func (s *Store) SetPresence(ctx context.Context, ps []registry.Presence) error {
 					return err
 				}
 			}
+			if err := s.tellPresence(ctx, c, chunk); err != nil {
+				return err
+			}
 			if _, err := s.exec(ctx, c, "set presence", v+setPresence, args...); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// tellPresence keeps the facts of changes that will be ones. The rows must be locked.
+func (s *Store) tellPresence(ctx context.Context, c Conn, ps []registry.Presence) error {
+	for _, p := range ps {
+		if p.Connected == nil || len(p.Facts) == 0 {
+			continue
+		}
+		n, err := one(ctx, s, c, "look at presence", scanInt, `SELECT COUNT(*) FROM identities WHERE device = $1 AND module = $2
+			AND connected <> CAST($3 AS BOOLEAN) AND (CAST($3 AS BOOLEAN) OR node = $4)`, p.ID.Device, p.ID.Module, *p.Connected, p.Node)
+		if err == nil && n > 0 {
+			err = s.tell(ctx, c, p.Facts)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mergePresence leaves one change per identity, ordered by id so that two
@@ -240,7 +290,7 @@ func mergePresence(ps []registry.Presence) []registry.Presence {
 		}
 		m := &merged[i]
 		if p.Connected != nil {
-			m.Connected, m.Node, m.Time = p.Connected, p.Node, p.Time
+			m.Connected, m.Node, m.Time, m.Facts = p.Connected, p.Node, p.Time, p.Facts
 		}
 		if p.Activity.After(m.Activity) {
 			m.Activity = p.Activity
@@ -282,17 +332,31 @@ const setPresence = `UPDATE identities SET
 const presenceColumns = 6
 
 // ResetPresence implements [registry.Store].
-func (s *Store) ResetPresence(ctx context.Context, node string, now time.Time) error {
-	return s.write(ctx, func(ctx context.Context, c Conn) error { return s.resetPresence(ctx, c, node, now) })
+func (s *Store) ResetPresence(ctx context.Context, node string, now time.Time, lost func(iot.ID) []iot.Message) error {
+	return s.write(ctx, func(ctx context.Context, c Conn) error { return s.resetPresence(ctx, c, node, now, lost) })
 }
 
-func (s *Store) resetPresence(ctx context.Context, c Conn, node string, now time.Time) error {
+func (s *Store) resetPresence(ctx context.Context, c Conn, node string, now time.Time, lost func(iot.ID) []iot.Message) error {
+	if lost != nil {
+		ids, err := list(ctx, s, c, "list who is connected", func(r *sql.Rows) (id iot.ID, err error) {
+			err = r.Scan(&id.Device, &id.Module)
+			return id, err
+		}, s.lock(`SELECT device, module FROM identities WHERE connected AND node = $1 ORDER BY device, module`), node)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if err := s.tell(ctx, c, lost(id)); err != nil {
+				return err
+			}
+		}
+	}
 	_, err := s.exec(ctx, c, "reset presence", `UPDATE identities SET connected = FALSE, connection_time = $1 WHERE connected AND node = $2`, micros(now), node)
 	return err
 }
 
 // KeepNode implements [registry.Store].
-func (s *Store) KeepNode(ctx context.Context, node string, now, dead time.Time) ([]string, error) {
+func (s *Store) KeepNode(ctx context.Context, node string, now, dead time.Time, lost func(iot.ID) []iot.Message) ([]string, error) {
 	var gone []string
 	err := s.write(ctx, func(ctx context.Context, c Conn) error {
 		if _, err := s.exec(ctx, c, "keep node", `INSERT INTO nodes (name, seen) VALUES ($1, $2)
@@ -308,7 +372,7 @@ func (s *Store) KeepNode(ctx context.Context, node string, now, dead time.Time) 
 			return err
 		}
 		for _, name := range gone {
-			if err := s.resetPresence(ctx, c, name, now); err != nil {
+			if err := s.resetPresence(ctx, c, name, now, lost); err != nil {
 				return err
 			}
 			if _, err := s.exec(ctx, c, "forget node", `DELETE FROM nodes WHERE name = $1`, name); err != nil {

@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+
+	"github.com/vauban-iot/vauban/fault"
 )
 
 const settings = "settings" // the purpose that seals settings
@@ -47,4 +49,26 @@ func (s *Store) InitSetting(ctx context.Context, name string, value []byte) ([]b
 		return err
 	})
 	return stands, err
+}
+
+// UpdateSetting runs change over what stands under name, nil when nothing does, and keeps what it returns.
+func (s *Store) UpdateSetting(ctx context.Context, name string, change func(value []byte) ([]byte, error)) error {
+	return s.write(ctx, func(ctx context.Context, c Conn) error {
+		// A row that is not there cannot be locked.
+		if s.b.Serialize != nil {
+			if err := s.b.Serialize(ctx, c, "setting "+name); err != nil {
+				return s.fail("wait for the setting", err)
+			}
+		}
+		value, err := s.setting(ctx, c, name)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		if value, err = change(value); err != nil {
+			return err
+		}
+		_, err = s.exec(ctx, c, "write setting", `INSERT INTO settings (name, value) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, s.seal(settings, name, value))
+		return err
+	})
 }

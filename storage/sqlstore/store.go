@@ -33,12 +33,15 @@ import (
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/event"
 	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/fleet/configuration"
 	"github.com/vauban-iot/vauban/hub/fleet/job"
 	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/query"
 	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/routing"
+	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/internal/secret"
@@ -58,6 +61,10 @@ var (
 	_ configuration.Store = (*Store)(nil)
 	_ notice.Store        = (*Store)(nil)
 	_ upload.Store        = (*Store)(nil)
+	_ throttle.UsageStore = (*Store)(nil)
+	_ event.Store         = (*Store)(nil)
+
+	_ routing.DeadLetterStore = (*Store)(nil)
 )
 
 // Conn runs statements: on a pool for reads, in one transaction for writes.

@@ -79,6 +79,10 @@ func (s *Store) UpdateTwin(ctx context.Context, id iot.ID, change func(twin.Twin
 		if err != nil {
 			return err
 		}
+		if err := s.tell(ctx, c, next.Facts); err != nil {
+			return err
+		}
+		next.Facts = nil
 		return s.indexTags(ctx, c, id, now.Tags, next.Tags)
 	})
 	if err != nil {

@@ -187,7 +187,7 @@ func Fleet(t *testing.T, open Open) {
 		if got := fmt.Sprintf("%s", next.Items); got != `[{"deviceId":"a2"} {"deviceId":"a3"}]` {
 			t.Errorf("the page after a1: got %s", got)
 		}
-		ok(t, s.Delete(ctx, id, func(registry.Identity) error { return nil }))
+		ok(t, s.Delete(ctx, id, func(registry.Identity) error { return nil }, nil))
 	})
 
 	t.Run("the index follows the tags", func(t *testing.T) {

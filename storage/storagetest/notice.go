@@ -161,7 +161,7 @@ func Notices(t *testing.T, open Open) {
 		if b := must(s.LockNotices(ctx, notice.Feedback, 9, Start, Start))(t); len(b.Notices) != 1 {
 			t.Fatalf("%d records of feedback, want 1", len(b.Notices))
 		}
-		ok(t, s.Delete(ctx, id, anyIdentity))
+		ok(t, s.Delete(ctx, id, anyIdentity, nil))
 		same(t, "feedback", drain(t, s, notice.Feedback), []string(nil))
 		same(t, "files", drain(t, s, notice.Files), []string{"0"})
 	})
@@ -213,7 +213,7 @@ func Uploads(t *testing.T, open Open) {
 		t.Errorf("%d uploads expired, want 2", n)
 	}
 	ok(t, s.BeginUpload(ctx, active("7", sub), 1, Start))
-	ok(t, s.Delete(ctx, sub, anyIdentity))
+	ok(t, s.Delete(ctx, sub, anyIdentity, nil))
 	ok(t, s.BeginUpload(ctx, active("8", id), 1, Start))
 
 	t.Run("the limit holds against many requests", func(t *testing.T) {

@@ -106,9 +106,9 @@ func Registry(t *testing.T, open Open) {
 		wantKind(t, "stale update", err, fault.PreconditionFailed)
 		_, err = s.Update(ctx, id, func(d registry.Identity) (registry.Identity, error) { return d, errNo })
 		wantNo(t, "update", err)
-		err = s.Delete(ctx, id, func(d registry.Identity) error { return stale.Check(d.ETag) })
+		err = s.Delete(ctx, id, func(d registry.Identity) error { return stale.Check(d.ETag) }, nil)
 		wantKind(t, "stale delete", err, fault.PreconditionFailed)
-		wantNo(t, "delete", s.Delete(ctx, id, func(registry.Identity) error { return errNo }))
+		wantNo(t, "delete", s.Delete(ctx, id, func(registry.Identity) error { return errNo }, nil))
 		same(t, "identity", must(s.Identity(ctx, id))(t), device("d"))
 
 		_, err = s.Update(ctx, iot.ID{Device: "none"}, func(d registry.Identity) (registry.Identity, error) {
@@ -116,7 +116,7 @@ func Registry(t *testing.T, open Open) {
 			return d, nil
 		})
 		wantKind(t, "update of a missing device", err, fault.NotFound)
-		wantKind(t, "delete of a missing device", s.Delete(ctx, iot.ID{Device: "none"}, func(registry.Identity) error { return nil }), fault.NotFound)
+		wantKind(t, "delete of a missing device", s.Delete(ctx, iot.ID{Device: "none"}, func(registry.Identity) error { return nil }, nil), fault.NotFound)
 	})
 
 	t.Run("a deleted device takes everything along", func(t *testing.T) {
@@ -134,13 +134,13 @@ func Registry(t *testing.T, open Open) {
 		}
 		fill()
 		wantKind(t, "module of no device", s.Create(ctx, module("none", "m"), twin.Twin{}), fault.NotFound)
-		ok(t, s.Delete(ctx, ids[2], func(registry.Identity) error { return nil }))
+		ok(t, s.Delete(ctx, ids[2], func(registry.Identity) error { return nil }, nil))
 		must(s.Identity(ctx, ids[0]))(t)
 		must(s.Identity(ctx, ids[1]))(t)
 		_, err := s.Identity(ctx, ids[2])
 		wantKind(t, "the deleted module", err, fault.NotFound)
 
-		ok(t, s.Delete(ctx, ids[0], func(registry.Identity) error { return nil }))
+		ok(t, s.Delete(ctx, ids[0], func(registry.Identity) error { return nil }, nil))
 		for _, id := range ids {
 			_, err := s.Identity(ctx, id)
 			wantKind(t, "identity "+id.String(), err, fault.NotFound)
@@ -209,7 +209,7 @@ func Registry(t *testing.T, open Open) {
 			t.Errorf("%d modules were made, want %d", n, registry.MaxModules)
 		}
 		wantKind(t, "one that is there", s.Create(ctx, made[5], twin.Twin{}), fault.AlreadyExists)
-		ok(t, s.Delete(ctx, made[5].ID, func(registry.Identity) error { return nil }))
+		ok(t, s.Delete(ctx, made[5].ID, func(registry.Identity) error { return nil }, nil))
 		ok(t, s.Create(ctx, module("d", "instead"), twin.Twin{}))
 	})
 
@@ -246,7 +246,7 @@ func Registry(t *testing.T, open Open) {
 		create(t, s, awkward...)
 		for _, id := range awkward {
 			same(t, "identity", must(s.Identity(ctx, iot.ID{Device: id}))(t), device(id))
-			ok(t, s.Delete(ctx, iot.ID{Device: id}, func(registry.Identity) error { return nil }))
+			ok(t, s.Delete(ctx, iot.ID{Device: id}, func(registry.Identity) error { return nil }, nil))
 			_, err := s.Identity(ctx, iot.ID{Device: id})
 			wantKind(t, "deleted "+id, err, fault.NotFound)
 		}
@@ -308,7 +308,7 @@ func Registry(t *testing.T, open Open) {
 		}
 		ok(t, s.SetPresence(ctx, nil))
 
-		ok(t, s.ResetPresence(ctx, "", later.Add(time.Hour)))
+		ok(t, s.ResetPresence(ctx, "", later.Add(time.Hour), nil))
 		same(t, "statistics after a reset", must(s.Statistics(ctx))(t), registry.Statistics{Total: 150, Enabled: 150})
 		if d := must(s.Identity(ctx, d1))(t); d.Connected || d.ConnectionTime != kept(later.Add(time.Hour)) {
 			t.Errorf("after a reset: %v %v", d.Connected, d.ConnectionTime)
@@ -338,19 +338,19 @@ func Registry(t *testing.T, open Open) {
 		set(registry.Presence{ID: d, Node: "b", Connected: &yes, Time: at(2)})
 		set(registry.Presence{ID: d, Node: "a", Connected: &no, Time: at(3)})
 		want("the old node's disconnect", d, true, at(2))
-		ok(t, s.ResetPresence(ctx, "a", at(4)))
+		ok(t, s.ResetPresence(ctx, "a", at(4), nil))
 		want("the other node starts anew", d, true, at(2))
 		want("its own node starts anew", e, false, at(4))
 		set(registry.Presence{ID: d, Node: "b", Connected: &no, Time: at(5)})
 		want("the node's own disconnect", d, false, at(5))
 
 		set(registry.Presence{ID: d, Node: "a", Connected: &yes, Time: at(6)}, registry.Presence{ID: e, Node: "b", Connected: &yes, Time: at(6)})
-		same(t, "dead nodes at first", must(s.KeepNode(ctx, "a", at(10), at(9)))(t), []string(nil))
-		same(t, "dead nodes while both live", must(s.KeepNode(ctx, "b", at(10), at(9)))(t), []string(nil))
-		same(t, "dead nodes", must(s.KeepNode(ctx, "b", at(20), at(19)))(t), []string{"a"})
+		same(t, "dead nodes at first", must(s.KeepNode(ctx, "a", at(10), at(9), nil))(t), []string(nil))
+		same(t, "dead nodes while both live", must(s.KeepNode(ctx, "b", at(10), at(9), nil))(t), []string(nil))
+		same(t, "dead nodes", must(s.KeepNode(ctx, "b", at(20), at(19), nil))(t), []string{"a"})
 		want("a device of the dead node", d, false, at(20))
 		want("a device of the living one", e, true, at(6))
-		same(t, "dead nodes afterwards", must(s.KeepNode(ctx, "b", at(21), at(19)))(t), []string(nil))
+		same(t, "dead nodes afterwards", must(s.KeepNode(ctx, "b", at(21), at(19), nil))(t), []string(nil))
 	})
 
 	t.Run("statistics count devices", func(t *testing.T) {

@@ -19,11 +19,15 @@ import (
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/event"
 	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/fleet/configuration"
 	"github.com/vauban-iot/vauban/hub/fleet/job"
 	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/routing"
+	"github.com/vauban-iot/vauban/hub/throttle"
+	"github.com/vauban-iot/vauban/hub/transfer"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/internal/secret"
@@ -40,12 +44,17 @@ type Store interface {
 	alert.Store
 	fleet.Store
 	job.Store
+	transfer.Store
 	configuration.Store
 	notice.Store
 	upload.Store
+	event.Store
+	routing.DeadLetterStore
 	Setting(ctx context.Context, name string) ([]byte, error)
 	PutSetting(ctx context.Context, name string, value []byte) error
 	InitSetting(ctx context.Context, name string, value []byte) ([]byte, error)
+	UpdateSetting(ctx context.Context, name string, change func([]byte) ([]byte, error)) error
+	throttle.UsageStore
 }
 
 // Open makes an empty store and arranges that it is closed when t ends.
@@ -58,14 +67,22 @@ func All(t *testing.T, open Open) {
 	t.Run("Fleet", func(t *testing.T) { Fleet(t, open) })
 	t.Run("Configurations", func(t *testing.T) { Configurations(t, open) })
 	t.Run("Jobs", func(t *testing.T) { Jobs(t, open) })
+	t.Run("Batches", func(t *testing.T) { Batches(t, open) })
+	t.Run("Transfers", func(t *testing.T) { Transfers(t, open) })
 	t.Run("Mailbox", func(t *testing.T) { Mailbox(t, open) })
 	t.Run("Notices", func(t *testing.T) { Notices(t, open) })
 	t.Run("Uploads", func(t *testing.T) { Uploads(t, open) })
 	t.Run("Sessions", func(t *testing.T) { Sessions(t, open) })
 	t.Run("Enrollments", func(t *testing.T) { Enrollments(t, open) })
+	t.Run("EnrollmentBatches", func(t *testing.T) { EnrollmentBatches(t, open) })
 	t.Run("Registrations", func(t *testing.T) { Registrations(t, open) })
+	t.Run("CAs", func(t *testing.T) { CAs(t, open) })
+	t.Run("LinkedHubs", func(t *testing.T) { LinkedHubs(t, open) })
 	t.Run("Alerts", func(t *testing.T) { Alerts(t, open) })
 	t.Run("Settings", func(t *testing.T) { Settings(t, open) })
+	t.Run("Usage", func(t *testing.T) { Usage(t, open) })
+	t.Run("Facts", func(t *testing.T) { Facts(t, open) })
+	t.Run("DeadLetters", func(t *testing.T) { DeadLetters(t, open) })
 	t.Run("Writes", func(t *testing.T) { Writes(t, open) })
 }
 
@@ -176,6 +193,15 @@ func Settings(t *testing.T, open Open) {
 	ok(t, s.PutSetting(ctx, "CA", nil))
 	same(t, "replaced", must(s.Setting(ctx, "ca"))(t), []byte("other"))
 	same(t, "empty", must(s.Setting(ctx, "CA"))(t), []byte(nil))
+
+	t.Run("changes of one setting follow each other", func(t *testing.T) {
+		parallel(t, 20, func(int) error {
+			return s.UpdateSetting(ctx, "count", func(v []byte) ([]byte, error) { return append(v, 'x'), nil })
+		})
+		same(t, "after 20 changes", must(s.Setting(ctx, "count"))(t), bytes.Repeat([]byte{'x'}, 20))
+		wantNo(t, "a change that fails", s.UpdateSetting(ctx, "count", func(v []byte) ([]byte, error) { return nil, errNo }))
+		same(t, "after a failed change", must(s.Setting(ctx, "count"))(t), bytes.Repeat([]byte{'x'}, 20))
+	})
 
 	t.Run("one of many first values wins", func(t *testing.T) {
 		got := make([]string, 20)

@@ -1,0 +1,6 @@
+-- +goose Up
+-- How many messages a hub took in a day, for the quota.
+CREATE TABLE usage (
+	day      TEXT    NOT NULL PRIMARY KEY, -- of UTC: 2026-05-01
+	messages INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
