@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/pki"
 	"github.com/vauban-iot/vauban/wire/sas"
 )
@@ -24,6 +26,8 @@ type Credentials struct {
 	RegistrationID string
 	Token          string              // SAS token text; empty: none
 	Certificates   []*x509.Certificate // as presented, the leaf first
+	Address        netip.Addr          // where the device calls from; the zero value when nobody knows
+	NoTPM          bool                // the protocol has no attestation by TPM (dps §8.4)
 }
 
 // Caller is an authenticated device: a registration id, the enrollment that admits it,
@@ -36,6 +40,11 @@ type Caller struct {
 	deviceID   string
 	fixedID    bool // the hub compares deviceID letter by letter with the certificate
 	auth       Assignment
+
+	// Of attestation by TPM:
+	challenge  []byte   // the key that the token was signed with
+	generation iot.ETag // of the registration record when the challenge was made
+	spent      bool     // a registration has used the challenge
 }
 
 // RegistrationID is the id in the spelling the device used.
@@ -63,7 +72,7 @@ func (s *Service) Authenticate(ctx context.Context, c Credentials) (*Caller, err
 	e, err := s.cfg.Store.Enrollment(ctx, false, c.RegistrationID)
 	switch {
 	case err == nil: // it decides alone: a disabled one cuts its device off from every group
-		err = s.individual(caller, e)
+		err = s.individual(ctx, caller, e)
 	case !fault.Is(err, fault.NotFound):
 		return nil, fmt.Errorf("find the enrollment: %w", err)
 	case c.Token != "": // a token decides even beside a certificate
@@ -80,7 +89,7 @@ func (s *Service) Authenticate(ctx context.Context, c Credentials) (*Caller, err
 	return caller, nil
 }
 
-func (s *Service) individual(c *Caller, e Enrollment) error {
+func (s *Service) individual(ctx context.Context, c *Caller, e Enrollment) error {
 	c.enrollment = e
 	c.deviceID = e.Name
 	if e.DeviceID != "" {
@@ -101,6 +110,8 @@ func (s *Service) individual(c *Caller, e Enrollment) error {
 		return s.checkToken(token, c.creds)
 	case X509:
 		return s.leaf(c, e)
+	case TPM:
+		return s.answer(ctx, c, e)
 	}
 	return refused("enrollment %q has the attestation %q", e.Name, e.Attestation.Type)
 }
@@ -139,7 +150,7 @@ func (s *Service) symmetricGroup(ctx context.Context, c *Caller) error {
 	if err != nil {
 		return err
 	}
-	groups, err := s.groups.get(ctx, s.cfg.Store, s.now())
+	groups, err := s.groups.get(ctx, s.now(), s.readGroups)
 	if err != nil {
 		return err
 	}
@@ -214,6 +225,9 @@ func (s *Service) leaf(c *Caller, e Enrollment) error {
 	case !clientUsage(leaf):
 		return refused("the certificate is not for client authentication")
 	}
+	if err := pki.CheckDevice(leaf); err != nil {
+		return refused("%w", err)
+	}
 	if prints[0] == "" { // the hub wants its first thumbprint set
 		prints[0], prints[1] = prints[1], ""
 	}
@@ -232,14 +246,23 @@ func clientUsage(c *x509.Certificate) bool {
 		slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
+// maxChain is how many certificates a device may present: as much as pki.ParseCertificates reads.
+const maxChain = 16
+
 // certificateGroup finds the group whose CA is the nearest issuer of the leaf. It decides, even when it is
 // disabled (dps §8.1); of two equally near ones a disabled one does.
 func (s *Service) certificateGroup(ctx context.Context, c *Caller) error {
 	certs := c.creds.Certificates
+	if len(certs) > maxChain {
+		return refused("%d certificates are more than a chain has", len(certs))
+	}
+	if err := pki.CheckDevice(certs[0]); err != nil {
+		return refused("%w", err)
+	}
 	if err := commonName(certs[0], c.creds.RegistrationID); err != nil {
 		return err
 	}
-	groups, err := s.groups.get(ctx, s.cfg.Store, s.now())
+	groups, err := s.groups.get(ctx, s.now(), s.readGroups)
 	if err != nil {
 		return err
 	}
@@ -285,7 +308,7 @@ func (s *Service) certificateGroup(ctx context.Context, c *Caller) error {
 // certificateAuthority, which provisioning creates. Disabled groups count: disabling one stops
 // provisioning, not devices that have their place (dps §9.4).
 func (s *Service) Authorities(ctx context.Context) ([]*x509.Certificate, error) {
-	groups, err := s.groups.get(ctx, s.cfg.Store, s.now())
+	groups, err := s.groups.get(ctx, s.now(), s.readGroups)
 	if err != nil {
 		return nil, err
 	}
@@ -299,60 +322,37 @@ func (s *Service) Authorities(ctx context.Context) ([]*x509.Certificate, error) 
 // group is an enrollment group with its CAs parsed.
 type group struct {
 	Enrollment
-	authorities []*x509.Certificate
+	authorities []*x509.Certificate // those that prove devices: of the ones it refers to, the verified
 }
 
-// groupCache keeps all groups, since any of them may admit a device. A change made
-// here shows at once; one made by another process within groupsFresh.
-type groupCache struct {
-	mu      sync.Mutex
-	list    []*group
-	read    time.Time
-	valid   bool
-	version uint64 // counts changes, so that a list read before one is not kept after it
-}
-
-const groupsFresh = 2 * time.Second
-
-func (g *groupCache) changed() {
-	g.mu.Lock()
-	g.version++
-	g.valid = false
-	g.mu.Unlock()
-}
-
-func (g *groupCache) get(ctx context.Context, store Store, now time.Time) ([]*group, error) {
-	g.mu.Lock()
-	list, version := g.list, g.version
-	fresh := g.valid && now.Sub(g.read) < groupsFresh && !now.Before(g.read)
-	g.mu.Unlock()
-	if fresh {
-		return list, nil
-	}
-	list, err := readGroups(ctx, store)
-	if err != nil {
-		return nil, err
-	}
-	g.mu.Lock()
-	if g.version == version {
-		g.list, g.read, g.valid = list, now, true
-	}
-	g.mu.Unlock()
-	return list, nil
-}
-
-func readGroups(ctx context.Context, store Store) ([]*group, error) {
+// readGroups reads all groups, since any of them may admit a device.
+func (s *Service) readGroups(ctx context.Context) ([]*group, error) {
 	const page = 100
+	saved, err := s.cfg.Store.CAs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list certificates: %w", err)
+	}
+	cas := make(map[string]CA, len(saved))
+	for _, ca := range saved {
+		cas[ca.Name] = ca
+	}
 	var list []*group
 	for after := ""; ; {
-		es, err := store.Enrollments(ctx, true, after, page)
+		es, err := s.cfg.Store.Enrollments(ctx, true, after, page)
 		if err != nil {
 			return nil, fmt.Errorf("list enrollment groups: %w", err)
 		}
 		for _, e := range es {
 			after = fold(e.Name)
 			g := &group{Enrollment: e}
-			for _, text := range []string{e.Attestation.PrimaryCertificate, e.Attestation.SecondaryCertificate} {
+			a := e.Attestation
+			texts := []string{a.PrimaryCertificate, a.SecondaryCertificate}
+			for _, name := range []string{a.PrimaryReference, a.SecondaryReference} {
+				if ca := cas[name]; ca.Verified {
+					texts = append(texts, ca.Certificate)
+				}
+			}
+			for _, text := range texts {
 				if text == "" {
 					continue
 				}
@@ -368,6 +368,45 @@ func readGroups(ctx context.Context, store Store) ([]*group, error) {
 			return list, nil
 		}
 	}
+}
+
+// cache keeps what every registration asks for. A change made here shows at once; one made by another process
+// within cacheFresh.
+type cache[T any] struct {
+	mu      sync.Mutex
+	value   T
+	read    time.Time
+	valid   bool
+	version uint64 // counts changes, so that what was read before one is not kept after it
+}
+
+const cacheFresh = 2 * time.Second
+
+func (c *cache[T]) changed() {
+	c.mu.Lock()
+	c.version++
+	c.valid = false
+	c.mu.Unlock()
+}
+
+func (c *cache[T]) get(ctx context.Context, now time.Time, read func(context.Context) (T, error)) (T, error) {
+	c.mu.Lock()
+	value, version := c.value, c.version
+	fresh := c.valid && now.Sub(c.read) < cacheFresh && !now.Before(c.read)
+	c.mu.Unlock()
+	if fresh {
+		return value, nil
+	}
+	value, err := read(ctx)
+	if err != nil {
+		return value, err
+	}
+	c.mu.Lock()
+	if c.version == version {
+		c.value, c.read, c.valid = value, now, true
+	}
+	c.mu.Unlock()
+	return value, nil
 }
 
 // parseCertificate reads one certificate: PEM, or base64 of DER with or without line breaks.

@@ -6,22 +6,45 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"net"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/pki"
+	"github.com/vauban-iot/vauban/wire/tpm"
 )
 
 // The attestation types this service takes (dps §10.3).
 const (
 	SymmetricKey = "symmetricKey"
 	X509         = "x509"
+	TPM          = "tpm" // of individuals
 )
 
-// The allocation policies this service takes. It has one hub, so all give the same (dps §9.1).
-var allocations = []string{"hashed", "geoLatency", "static"}
+// The allocation policies (dps §9.1).
+const (
+	hashed     = "hashed"
+	geoLatency = "geoLatency"
+	static     = "static"
+	custom     = "custom"
+)
+
+var allocations = []string{hashed, geoLatency, static, custom}
+
+// place is what enrollments may name, as it is when one is written.
+type place struct {
+	hubs     []string // linked
+	cas      []string // uploaded, verified or not
+	policies []string // by which certificates are issued
+}
+
+func (p place) hub(host string) bool {
+	return slices.ContainsFunc(p.hubs, func(h string) bool { return same(h, host) })
+}
 
 // Limits of what an enrollment may hold.
 const (
@@ -31,6 +54,7 @@ const (
 	maxTwin    = 32 << 10 // of tags, and of desired properties
 	maxInfo    = 8 << 10
 	maxHubs    = 50
+	maxURL     = 2048
 	maxGroups  = 100 // of either attestation type (dps §11): each costs a device four HMACs
 	maxEntries = 10  // of a bulk operation
 )
@@ -43,13 +67,13 @@ type enrollmentDoc struct {
 	DeviceID       string          `json:"deviceId"`
 	Info           json.RawMessage `json:"optionalDeviceInformation"`
 	Attestation    *struct {
-		Type         string          `json:"type"`
-		TPM          json.RawMessage `json:"tpm"`
-		SymmetricKey *keysJSON       `json:"symmetricKey"`
+		Type         string    `json:"type"`
+		TPM          *tpmJSON  `json:"tpm"`
+		SymmetricKey *keysJSON `json:"symmetricKey"`
 		X509         *struct {
 			Client     *certificatesDoc `json:"clientCertificates"`
 			Signing    *certificatesDoc `json:"signingCertificates"`
-			References json.RawMessage  `json:"caReferences"`
+			References *referencesJSON  `json:"caReferences"`
 		} `json:"x509"`
 	} `json:"attestation"`
 	Capabilities *struct {
@@ -68,10 +92,21 @@ type enrollmentDoc struct {
 		Update  *bool `json:"updateHubAssignment"`
 		Migrate *bool `json:"migrateDeviceData"`
 	} `json:"reprovisionPolicy"`
-	Allocation string          `json:"allocationPolicy"`
-	Hubs       []string        `json:"iotHubs"`
-	Custom     json.RawMessage `json:"customAllocationDefinition"`
-	Issuing    string          `json:"credentialPolicyName"`
+	Allocation string   `json:"allocationPolicy"`
+	Hubs       []string `json:"iotHubs"`
+	Custom     *Webhook `json:"customAllocationDefinition"`
+	Issuing    string   `json:"credentialPolicyName"`
+}
+
+// tpmJSON holds the public areas of a TPM's keys in base64; they are no secrets.
+type tpmJSON struct {
+	Endorsement string `json:"endorsementKey"`
+	Storage     string `json:"storageRootKey,omitempty"`
+}
+
+type referencesJSON struct {
+	Primary   string `json:"primary,omitempty"`
+	Secondary string `json:"secondary,omitempty"`
 }
 
 type certificatesDoc struct {
@@ -103,7 +138,7 @@ type draft struct {
 	// unset certificates are kept when kept says so.
 	keys  [2]secret.Secret
 	certs [2]certificateSlot
-	kept  bool // the document holds no certificates at all
+	kept  bool // the document holds no certificates or TPM keys at all
 }
 
 type certificateSlot struct {
@@ -115,16 +150,16 @@ type certificateSlot struct {
 func absent(j json.RawMessage) bool { return len(j) == 0 || string(j) == "null" }
 
 // parseEnrollment reads and checks a document; name is from the path, or empty in a bulk operation.
-func parseEnrollment(group bool, name string, body []byte, host string) (draft, error) {
+func parseEnrollment(group bool, name string, body []byte, at place) (draft, error) {
 	var doc enrollmentDoc
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return draft{}, fault.New(fault.Malformed, "the body is not the JSON of an enrollment: %v", err)
 	}
-	return doc.check(group, name, host)
+	return doc.check(group, name, at)
 }
 
 // check makes a draft of the document.
-func (doc *enrollmentDoc) check(group bool, name, host string) (d draft, err error) {
+func (doc *enrollmentDoc) check(group bool, name string, at place) (d draft, err error) {
 	given, what := doc.RegistrationID, "registrationId"
 	if group {
 		given, what = doc.GroupID, "enrollmentGroupId"
@@ -176,18 +211,17 @@ func (doc *enrollmentDoc) check(group bool, name, host string) (d draft, err err
 			return d, err
 		}
 	}
-	if err := doc.checkAllocation(&d, host); err != nil {
+	if err := doc.checkAllocation(&d, at); err != nil {
 		return d, err
 	}
 	if err := doc.checkTwin(&d); err != nil {
 		return d, err
 	}
-	return d, doc.checkAttestation(&d)
+	return d, doc.checkAttestation(&d, at)
 }
 
-// checkAllocation refuses what would need a second hub or a webhook: an enrollment must not
-// promise an assignment that will not happen.
-func (doc *enrollmentDoc) checkAllocation(d *draft, host string) error {
+// checkAllocation refuses what could not be done: an enrollment must not promise an assignment that will not happen.
+func (doc *enrollmentDoc) checkAllocation(d *draft, at place) error {
 	if doc.Allocation != "" {
 		d.Allocation = ""
 		for _, a := range allocations {
@@ -196,24 +230,49 @@ func (doc *enrollmentDoc) checkAllocation(d *draft, host string) error {
 			}
 		}
 	}
+	if doc.Custom != nil {
+		d.Webhook = *doc.Custom
+		if err := checkWebhook(d.Webhook.URL); err != nil {
+			return err
+		}
+	}
 	switch {
-	case strings.EqualFold(doc.Allocation, "custom") || !absent(doc.Custom):
-		return fault.New(fault.Invalid, "custom allocation is not supported; allocationPolicy may be %s", strings.Join(allocations, ", "))
 	case d.Allocation == "":
 		return fault.New(fault.Invalid, "allocationPolicy must be %s", strings.Join(allocations, ", "))
-	case doc.Issuing != "":
-		return fault.New(fault.Invalid, "credentialPolicyName is not supported: this service issues no certificates")
+	case d.Allocation == custom && d.Webhook.URL == "":
+		return fault.New(fault.Invalid, "custom allocation needs customAllocationDefinition with a webhookUrl")
 	case len(doc.Hubs) > maxHubs:
 		return fault.New(fault.Invalid, "iotHubs names more than %d hubs", maxHubs)
+	case doc.Issuing != "" && len(at.policies) == 0:
+		return fault.New(fault.Invalid, "credentialPolicyName is not supported: this service issues no certificates")
+	case doc.Issuing != "" && !slices.Contains(at.policies, doc.Issuing):
+		return fault.New(fault.Invalid, "there is no credential policy %q; there is %s", doc.Issuing, strings.Join(at.policies, ", "))
 	}
+	d.Issuing = doc.Issuing
 	hubs := doc.Hubs
 	if doc.HubName != "" {
 		hubs = append(hubs[:len(hubs):len(hubs)], doc.HubName)
 	}
 	for _, h := range hubs {
-		if !strings.EqualFold(h, host) {
-			return fault.New(fault.Invalid, "hub %q is not linked to this service; its hub is %s", h, host)
+		if !at.hub(h) {
+			return fault.New(fault.Invalid, "hub %q is not linked to this service; linked are %s", h, strings.Join(at.hubs, ", "))
 		}
+	}
+	return nil
+}
+
+// checkWebhook wants HTTPS, or HTTP on this machine.
+func checkWebhook(text string) error {
+	u, err := url.Parse(text)
+	ok := err == nil && len(text) <= maxURL && u.Host != "" && u.User == nil && u.Fragment == ""
+	if ok && u.Scheme == "http" {
+		ip := net.ParseIP(u.Hostname())
+		ok = u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	} else if ok {
+		ok = u.Scheme == "https"
+	}
+	if !ok {
+		return fault.New(fault.Invalid, "customAllocationDefinition.webhookUrl must be https://host/path, without a password")
 	}
 	return nil
 }
@@ -255,7 +314,7 @@ func object(what string, j json.RawMessage, limit int) (json.RawMessage, error) 
 	return marshal(m), nil
 }
 
-func (doc *enrollmentDoc) checkAttestation(d *draft) error {
+func (doc *enrollmentDoc) checkAttestation(d *draft, at place) error {
 	a := doc.Attestation
 	if a == nil {
 		d.kept = true
@@ -284,8 +343,11 @@ func (doc *enrollmentDoc) checkAttestation(d *draft) error {
 			d.kept = true
 			return nil
 		}
-		if !absent(a.X509.References) {
-			return fault.New(fault.Invalid, "attestation by caReferences is not supported; give the CA in signingCertificates")
+		if a.X509.References != nil {
+			if a.X509.Client != nil || a.X509.Signing != nil {
+				return fault.New(fault.Invalid, "attestation.x509 must hold either caReferences or certificates")
+			}
+			return a.X509.References.check(d, at)
 		}
 		certs, wrong, want := a.X509.Client, a.X509.Signing, "clientCertificates"
 		if d.Group {
@@ -301,10 +363,71 @@ func (doc *enrollmentDoc) checkAttestation(d *draft) error {
 			}
 		}
 		return nil
+	case strings.EqualFold(a.Type, TPM):
+		d.typed, d.Attestation.Type = true, TPM
+		if d.Group {
+			return fault.New(fault.Invalid, "a group cannot have attestation by TPM: every TPM has keys of its own")
+		}
+		if a.TPM == nil {
+			d.kept = true
+			return nil
+		}
+		return a.TPM.check(&d.Attestation)
 	case a.Type == "":
-		return fault.New(fault.Invalid, "attestation.type must be %s or %s", SymmetricKey, X509)
+		return fault.New(fault.Invalid, "attestation.type must be %s", attestationTypes)
 	}
-	return fault.New(fault.Invalid, "attestation by %q is not supported; attestation.type may be %s or %s", a.Type, SymmetricKey, X509)
+	return fault.New(fault.Invalid, "attestation by %q is not supported; attestation.type may be %s", a.Type, attestationTypes)
+}
+
+const attestationTypes = SymmetricKey + ", " + X509 + " or " + TPM
+
+func (r *referencesJSON) check(d *draft, at place) error {
+	switch {
+	case !d.Group:
+		return fault.New(fault.Invalid, "attestation by caReferences is for groups; an individual enrollment wants clientCertificates")
+	case r.Primary == "" && r.Secondary == "":
+		return fault.New(fault.Invalid, "attestation.x509.caReferences must name a primary certificate")
+	}
+	for _, name := range []string{r.Primary, r.Secondary} {
+		if name != "" && !slices.Contains(at.cas, name) {
+			return fault.New(fault.Invalid, "there is no certificate %q; upload it first", name)
+		}
+	}
+	d.Attestation.PrimaryReference, d.Attestation.SecondaryReference = r.Primary, r.Secondary
+	return nil
+}
+
+func (t *tpmJSON) check(a *Attestation) error {
+	ek, err := parseTPMKey("endorsementKey", t.Endorsement)
+	if err != nil {
+		return err
+	}
+	a.EndorsementKey = ek.Bytes()
+	if t.Storage == "" {
+		return nil
+	}
+	srk, err := parseTPMKey("storageRootKey", t.Storage)
+	if err != nil {
+		return err
+	}
+	a.StorageRootKey = srk.Bytes()
+	return nil
+}
+
+// parseTPMKey reads the public area of a TPM's key.
+func parseTPMKey(what, text string) (*tpm.Public, error) {
+	if text == "" {
+		return nil, fault.New(fault.Invalid, "tpm.%s is missing", what)
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "tpm.%s is not base64", what)
+	}
+	p, err := tpm.ParsePublic(b)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "tpm.%s is no TPM2B_PUBLIC of an RSA storage key: %v", what, err)
+	}
+	return p, nil
 }
 
 func (c *certificateDoc) slot(ca bool) (s certificateSlot, err error) {
@@ -320,8 +443,10 @@ func (c *certificateDoc) slot(ca bool) (s certificateSlot, err error) {
 	if err != nil {
 		return s, err
 	}
-	if ca && (!cert.BasicConstraintsValid || !cert.IsCA) {
-		return s, fault.New(fault.Invalid, "certificate %q is no CA: a group wants the CA that issues its devices' certificates", cert.Subject)
+	if ca {
+		if err := authority(cert); err != nil {
+			return s, err
+		}
 	}
 	s.text = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 	return s, nil
@@ -357,9 +482,11 @@ func (d draft) over(now *Enrollment, spare [2]secret.Secret) (Enrollment, error)
 			}
 		}
 	case X509:
-		if d.kept {
+		switch {
+		case d.kept:
 			a.PrimaryCertificate, a.SecondaryCertificate = old.PrimaryCertificate, old.SecondaryCertificate
-		} else {
+			a.PrimaryReference, a.SecondaryReference = old.PrimaryReference, old.SecondaryReference
+		case a.PrimaryReference == "" && a.SecondaryReference == "":
 			var err error
 			if a.PrimaryCertificate, err = d.certs[0].over(old, old.PrimaryCertificate); err != nil {
 				return next, err
@@ -368,11 +495,18 @@ func (d draft) over(now *Enrollment, spare [2]secret.Secret) (Enrollment, error)
 				return next, err
 			}
 		}
-		if a.PrimaryCertificate == "" && a.SecondaryCertificate == "" {
+		if a.PrimaryCertificate+a.SecondaryCertificate+a.PrimaryReference+a.SecondaryReference == "" {
 			return next, fault.New(fault.Invalid, "attestation.x509 must hold a certificate")
 		}
+	case TPM:
+		if d.kept {
+			a.EndorsementKey, a.StorageRootKey = old.EndorsementKey, old.StorageRootKey
+		}
+		if len(a.EndorsementKey) == 0 {
+			return next, fault.New(fault.Invalid, "attestation.tpm must hold an endorsementKey")
+		}
 	default:
-		return next, fault.New(fault.Invalid, "attestation is missing; its type may be %s or %s", SymmetricKey, X509)
+		return next, fault.New(fault.Invalid, "attestation is missing; its type may be %s", attestationTypes)
 	}
 	return next, nil
 }
@@ -420,6 +554,8 @@ type enrollmentJSON struct {
 	Updated        string           `json:"lastUpdatedDateTimeUtc"`
 	Allocation     string           `json:"allocationPolicy"`
 	Hubs           []string         `json:"iotHubs,omitempty"`
+	Custom         *Webhook         `json:"customAllocationDefinition,omitempty"`
+	Issuing        string           `json:"credentialPolicyName,omitempty"`
 }
 
 type reprovisionJSON struct {
@@ -444,11 +580,13 @@ type attestationJSON struct {
 	Type         string    `json:"type"`
 	SymmetricKey *keysJSON `json:"symmetricKey,omitempty"`
 	X509         *x509JSON `json:"x509,omitempty"`
+	TPM          *tpmJSON  `json:"tpm,omitempty"`
 }
 
 type x509JSON struct {
-	Client  *certificatesJSON `json:"clientCertificates,omitempty"`
-	Signing *certificatesJSON `json:"signingCertificates,omitempty"`
+	Client     *certificatesJSON `json:"clientCertificates,omitempty"`
+	Signing    *certificatesJSON `json:"signingCertificates,omitempty"`
+	References *referencesJSON   `json:"caReferences,omitempty"`
 }
 
 type certificatesJSON struct {
@@ -481,7 +619,10 @@ func render(e Enrollment, state *stateJSON) (*enrollmentJSON, error) {
 	j := &enrollmentJSON{
 		DeviceID: e.DeviceID, State: state, Info: e.Info, Attestation: a, Capabilities: edgeJSON{e.Edge}, HubName: e.HubName,
 		ETag: string(e.ETag), Status: "enabled", Reprovision: reprovisionJSON{e.Reprovision.UpdateHubAssignment, e.Reprovision.MigrateDeviceData},
-		Created: iot.FormatTime(e.Created), Updated: iot.FormatTime(e.Updated), Allocation: e.Allocation, Hubs: e.Hubs,
+		Created: iot.FormatTime(e.Created), Updated: iot.FormatTime(e.Updated), Allocation: e.Allocation, Hubs: e.Hubs, Issuing: e.Issuing,
+	}
+	if e.Webhook != (Webhook{}) {
+		j.Custom = &e.Webhook
 	}
 	if e.Group {
 		j.GroupID = e.Name
@@ -506,7 +647,16 @@ func renderAttestation(e Enrollment) (*attestationJSON, error) {
 	switch a.Type {
 	case SymmetricKey:
 		a.SymmetricKey = &keysJSON{e.Attestation.PrimaryKey.Base64(), e.Attestation.SecondaryKey.Base64()}
+	case TPM:
+		a.TPM = &tpmJSON{Endorsement: base64.StdEncoding.EncodeToString(e.Attestation.EndorsementKey)}
+		if len(e.Attestation.StorageRootKey) > 0 {
+			a.TPM.Storage = base64.StdEncoding.EncodeToString(e.Attestation.StorageRootKey)
+		}
 	case X509:
+		if one, two := e.Attestation.PrimaryReference, e.Attestation.SecondaryReference; one+two != "" {
+			a.X509 = &x509JSON{References: &referencesJSON{one, two}}
+			break
+		}
 		var certs certificatesJSON
 		var err error
 		if certs.Primary, err = renderCertificate(e.Attestation.PrimaryCertificate); err != nil {
@@ -532,16 +682,25 @@ func renderCertificate(text string) (*certificateJSON, error) {
 	if err != nil {
 		return nil, err
 	}
+	return &certificateJSON{infoOf(c)}, nil
+}
+
+func infoOf(c *x509.Certificate) infoJSON {
 	one, two := pki.Thumbprints(c)
-	return &certificateJSON{infoJSON{
+	return infoJSON{
 		Subject: c.Subject.String(), SHA1: strings.ToUpper(one), SHA256: strings.ToUpper(two), Issuer: c.Issuer.String(),
 		NotBefore: iot.FormatTime(c.NotBefore), NotAfter: iot.FormatTime(c.NotAfter),
 		Serial: strings.ToUpper(c.SerialNumber.Text(16)), Version: c.Version,
-	}}, nil
+	}
 }
 
-// shareCA reports whether two attestations hold one CA.
-func shareCA(a []*x509.Certificate, g *group) bool {
+// shareCA reports whether a group holds one of these CAs, or refers to one of the same name as the attestation does.
+func shareCA(a []*x509.Certificate, of Attestation, g *group) bool {
+	for _, name := range []string{of.PrimaryReference, of.SecondaryReference} {
+		if name != "" && (name == g.Attestation.PrimaryReference || name == g.Attestation.SecondaryReference) {
+			return true
+		}
+	}
 	for _, c := range a {
 		for _, ca := range g.authorities {
 			if bytes.Equal(c.Raw, ca.Raw) {

@@ -34,7 +34,7 @@ func codeOf(k fault.Kind) int {
 		return 400028
 	case fault.Unauthorized, fault.Disabled, fault.Forbidden:
 		return 401002
-	case fault.QueueFull:
+	case fault.QueueFull, fault.QuotaExceeded:
 		return 429002
 	case fault.NotFound:
 		return 404001

@@ -1,6 +1,9 @@
 package dps
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -60,20 +63,20 @@ func TestOperations_Bounded(t *testing.T) {
 	o := newOperations(3)
 	var ops []*operation
 	for i := range 3 {
-		op, mine, err := o.begin(fmt.Sprint(i), now)
+		op, mine, err := o.begin(fmt.Sprint(i), nil, now)
 		if err != nil || !mine {
 			t.Fatal(err, mine)
 		}
 		ops = append(ops, op)
 	}
-	if op, mine, _ := o.begin("1", now); mine || op != ops[1] {
+	if op, mine, _ := o.begin("1", nil, now); mine || op != ops[1] {
 		t.Error("a device that registers already got another operation")
 	}
-	if _, _, err := o.begin("3", now); !fault.Is(err, fault.Throttled) {
+	if _, _, err := o.begin("3", nil, now); !fault.Is(err, fault.Throttled) {
 		t.Errorf("with all of them running: %v, want Throttled", err)
 	}
 	o.finish(ops[0], []byte("{}"))
-	if _, _, err := o.begin("3", now); err != nil {
+	if _, _, err := o.begin("3", nil, now); err != nil {
 		t.Errorf("the oldest has ended: %v", err)
 	}
 	if _, _, ok := o.find(ops[0].id, "0", now); ok {
@@ -87,6 +90,21 @@ func TestOperations_Bounded(t *testing.T) {
 		t.Errorf("%d, %d, %d left, want the running one", n, len(o.byID), len(o.byDevice))
 	}
 }
+
+// fuzzedKey is a TPM2B_PUBLIC of an RSA-2048 storage key.
+var fuzzedKey = func() string {
+	b, _ := hex.DecodeString("011a" + "0001000b00030472" + "0000" + "0006008000430010" + "0800" + "00000000" + "0100")
+	return base64.StdEncoding.EncodeToString(append(b, bytes.Repeat([]byte{0xC3}, 256)...))
+}()
+
+func TestFuzzedKey(t *testing.T) {
+	if _, err := parseTPMKey("endorsementKey", fuzzedKey); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fuzzed is what enrollments may name there.
+var fuzzed = place{hubs: []string{"hub"}, cas: []string{"ca"}, policies: []string{"default"}}
 
 func FuzzCheckBody(f *testing.F) {
 	for _, s := range []string{"", " ", `{"registrationId":"d1"}`, `{"payload":null,"registrationId":"D1"}`, `{"registrationId":"d2"}`, `{"csr":""}`, `[]`} {
@@ -117,13 +135,16 @@ func FuzzEnrollment(f *testing.F) {
 			"provisioningStatus":"disabled","reprovisionPolicy":{"updateHubAssignment":false},"capabilities":{"iotEdge":true},"optionalDeviceInformation":{"c":1}}`,
 		`{"attestation":{"type":"x509","x509":{"clientCertificates":{"primary":{"certificate":"MIIB"}}}}}`,
 		`{"attestation":{"type":"tpm"}}`, `{"initialTwin":null}`,
+		`{"attestation":{"type":"tpm","tpm":{"endorsementKey":"` + fuzzedKey + `"}}}`,
+		`{"attestation":{"type":"x509","x509":{"caReferences":{"primary":"ca","secondary":"ca"}}},"credentialPolicyName":"default"}`,
+		`{"attestation":{"type":"symmetricKey"},"allocationPolicy":"custom","customAllocationDefinition":{"webhookUrl":"https://x/y","apiVersion":"1"}}`,
 	} {
 		f.Add([]byte(s), false)
 		f.Add([]byte(s), true)
 	}
 	spare := [2]secret.Secret{secret.New([]byte("spare key one, 24 bytes.")), secret.New([]byte("spare key two, 24 bytes."))}
 	f.Fuzz(func(t *testing.T, body []byte, group bool) {
-		d, err := parseEnrollment(group, "d1", body, "hub")
+		d, err := parseEnrollment(group, "d1", body, fuzzed)
 		if err != nil {
 			return
 		}
@@ -145,7 +166,7 @@ func FuzzEnrollment(f *testing.F) {
 		if read.Attestation["symmetricKey"] != nil {
 			t.Fatalf("a read shows a key: %s", text)
 		}
-		back, err := parseEnrollment(group, "d1", text, "hub")
+		back, err := parseEnrollment(group, "d1", text, fuzzed)
 		if err != nil {
 			t.Fatalf("%s cannot be written back: %v", text, err)
 		}

@@ -69,7 +69,11 @@ func (s *Service) Attestation(ctx context.Context, group bool, name string) ([]b
 // missing keys of a new one are made. With a match that the current one, or its absence, does not
 // satisfy, it is fault.PreconditionFailed.
 func (s *Service) PutEnrollment(ctx context.Context, group bool, name string, body []byte, match *iot.Match) (Document, error) {
-	d, err := parseEnrollment(group, name, body, s.cfg.Hub.Host())
+	at, err := s.place(ctx)
+	if err != nil {
+		return Document{}, err
+	}
+	d, err := parseEnrollment(group, name, body, at)
 	if err != nil {
 		return Document{}, err
 	}
@@ -119,7 +123,7 @@ func (s *Service) put(ctx context.Context, d draft, check func(now *Enrollment) 
 // checkGroups refuses a CA that another group holds, between which nothing could decide, and
 // more groups than a device's authentication should try.
 func (s *Service) checkGroups(ctx context.Context, d draft) error {
-	groups, err := readGroups(ctx, s.cfg.Store)
+	groups, err := s.readGroups(ctx)
 	if err != nil {
 		return err
 	}
@@ -138,7 +142,7 @@ func (s *Service) checkGroups(ctx context.Context, d draft) error {
 		if same(g.Name, d.Name) {
 			continue
 		}
-		if shareCA(cas, g) {
+		if shareCA(cas, d.Attestation, g) {
 			return fault.New(fault.AlreadyExists, "enrollment group %q has this CA", g.Name)
 		}
 		if g.Attestation.Type == d.Attestation.Type {
@@ -223,27 +227,34 @@ func (s *Service) bulkRow(ctx context.Context, group bool, mode string, doc *enr
 		}
 		return s.DeleteEnrollment(ctx, group, name, nil)
 	}
-	d, err := doc.check(group, "", s.cfg.Hub.Host())
+	at, err := s.place(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := doc.check(group, "", at)
 	if err != nil {
 		return err
 	}
 	if mode == "updateifmatchetag" && d.match == "" {
 		return fault.New(fault.Invalid, "etag is missing")
 	}
-	_, err = s.put(ctx, d, func(now *Enrollment) error {
-		switch {
-		case mode == "create" && now != nil:
-			return fault.New(fault.AlreadyExists, "%s exists", now.Name)
-		case mode == "create":
-			return nil
-		case now == nil:
-			return fault.New(fault.NotFound, "there is no %s", d.Name)
-		case mode == "update":
-			return nil
-		}
-		return iot.ParseMatch(string(d.match)).Check(now.ETag)
-	})
+	_, err = s.put(ctx, d, func(now *Enrollment) error { return d.allowed(mode, now) })
 	return err
+}
+
+// allowed reports whether a row of a bulk operation or an import may do what its mode says.
+func (d *draft) allowed(mode string, now *Enrollment) error {
+	switch {
+	case mode == "create" && now != nil:
+		return fault.New(fault.AlreadyExists, "%s exists", now.Name)
+	case mode == "create", mode == "createorupdate":
+		return nil
+	case now == nil:
+		return fault.New(fault.NotFound, "there is no %s", d.Name)
+	case mode == "update":
+		return nil
+	}
+	return iot.ParseMatch(string(d.match)).Check(now.ETag)
 }
 
 // Registration reads the record of a registered device.

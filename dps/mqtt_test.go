@@ -404,6 +404,7 @@ func TestMQTT_AnswerTopics(t *testing.T) {
 	}
 	var op string
 	for _, rid := range []string{"1", "42", "00000000-7aec-4f2f-9d4c-1b2c3d4e5f60", "a%20b", "A-B_c.d~", "1", "1"} {
+		e.Clock.Add(10 * time.Second) // so that the device does not ask too often
 		op = operation(t, ask(registering+rid, "$dps/registrations/res/202/?$rid="+rid+"&retry-after=1"))
 		ask(asking+rid+"&operationId="+op, "$dps/registrations/res/200/?$rid="+rid)
 		ask(asking+rid+"&operationId=none", "$dps/registrations/res/404/?$rid="+rid)

@@ -136,6 +136,7 @@ func TestStatus_OperationIsBoundToItsDevice(t *testing.T) {
 		t.Errorf("after a repeated registration the first operation is %d, want 200", r.Status)
 	}
 	for range 20 {
+		w.Clock.Add(time.Second) // so that the device does not ask too often
 		again = w.Register(t.Context(), one, nil).OperationID
 	}
 	if r := w.Status(t.Context(), one, op); r.Status != 404 {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -17,17 +18,16 @@ import (
 type Config struct {
 	IDScope string // required; devices name it in any letter case
 	Store   Store  // required
-	Hub     Hub    // required; the one hub devices are assigned to
-	Now     func() time.Time
-	Logger  *slog.Logger // nil: slog.Default()
-}
-
-// Hub is the hub as provisioning needs it.
-type Hub interface {
-	// Host is the name devices are told to connect to.
-	Host() string
-	// Assign creates or updates a device; created tells whether it is new.
-	Assign(ctx context.Context, a Assignment) (created bool, err error)
+	Hub     Hub    // required; this installation's own, which may be an [Issuer], too
+	// Dial makes a hub of one that is linked by connection string. It does not connect yet. Nil: there are no such hubs.
+	Dial func(LinkedHub) (Hub, error)
+	// Webhooks asks those of custom allocation; nil: it is refused.
+	Webhooks Asker
+	// Secret makes challenges for TPMs; servers that stand beside each other have the same. Unset: one that is made now.
+	Secret secret.Secret
+	Limits Limits
+	Now    func() time.Time
+	Logger *slog.Logger // nil: slog.Default()
 }
 
 // How an assigned device authenticates at the hub, in the hub's spelling (dps §9.4).
@@ -58,10 +58,15 @@ type Service struct {
 	now func() time.Time
 
 	ops    *operations
-	groups groupCache
-	// writes orders changes of groups, so that no two of them come to hold one CA.
-	// Nothing else is taken while it is held but the cache's own lock.
+	limits *limits
+	groups cache[[]*group]
+	hubs   cache[[]*linked]
+	// writes orders changes of groups, CAs and linked hubs, so that no two of them come to be at odds.
+	// Nothing else is taken while it is held but the locks of caches and of clients.
 	writes sync.Mutex
+
+	dialMu  sync.Mutex
+	clients map[string]client // by folded host
 }
 
 // New returns a service.
@@ -81,15 +86,21 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Service{cfg: cfg, log: cfg.Logger, now: cfg.Now, ops: newOperations(maxOperations)}, nil
+	if cfg.Secret.IsZero() {
+		cfg.Secret = secret.Random(32)
+	}
+	return &Service{
+		cfg: cfg, log: cfg.Logger, now: cfg.Now, ops: newOperations(maxOperations), limits: newLimits(cfg.Limits), clients: map[string]client{},
+	}, nil
 }
 
 // IDScope is the name devices select this service by.
 func (s *Service) IDScope() string { return s.cfg.IDScope }
 
-// Run forgets finished operations until ctx ends. The service works without it,
-// and then forgets them when the next device registers.
+// Run forgets finished operations until ctx ends, and then hangs up on linked hubs and webhooks. The service works without
+// it, and then forgets them when the next device registers.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.hangUp()
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
@@ -99,6 +110,18 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-tick.C:
 			s.ops.prune(s.now())
 		}
+	}
+}
+
+// hangUp closes what can be closed.
+func (s *Service) hangUp() {
+	s.dialMu.Lock()
+	defer s.dialMu.Unlock()
+	for _, c := range s.clients {
+		c.close()
+	}
+	if c, ok := s.cfg.Webhooks.(io.Closer); ok {
+		_ = c.Close() // nothing is sent any more
 	}
 }
 

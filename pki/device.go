@@ -81,7 +81,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 // VerifyChain checks that the presented certificates, leaf first, lead to one of the anchors,
 // which may be an intermediate; the root itself need not be presented (dps §8.3).
 // Dates, signatures, CA constraints, and clientAuth where an extended key usage
-// exists, are checked. The chain found is returned, leaf first, anchor last.
+// exists, are checked, and that no key of the chain is weak. The chain found is returned, leaf first, anchor last.
 func VerifyChain(presented, anchors []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	if len(presented) == 0 {
 		return nil, ErrNoCertificate
@@ -101,6 +101,11 @@ func VerifyChain(presented, anchors []*x509.Certificate, now time.Time) ([]*x509
 			return nil, fmt.Errorf("%w: %w", ErrExpired, err)
 		}
 		return nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
+	}
+	for _, c := range chains[0] { // crypto/x509 does not look
+		if err := CheckKey(c); err != nil {
+			return nil, err
+		}
 	}
 	return chains[0], nil
 }

@@ -4,12 +4,14 @@ package dpstest
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"log/slog"
 	"math/big"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/dps"
+	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/storage/sqlite"
 )
@@ -29,10 +32,14 @@ const (
 	Host  = "hub.example.net"
 )
 
+// Secret is what services made here make challenges with.
+var Secret = secret.New([]byte("a secret of 32 bytes for testing"))
+
 // World is a provisioning service and what it stands on.
 type World struct {
 	*dps.Service
 	Hub   *Hub
+	Store dps.Store
 	Clock *Clock
 }
 
@@ -41,6 +48,12 @@ func New(t testing.TB) *World { return NewLogged(t, slog.New(slog.DiscardHandler
 
 // NewLogged is New with a log.
 func NewLogged(t testing.TB, log *slog.Logger) *World {
+	t.Helper()
+	return NewWith(t, func(c *dps.Config) { c.Logger = log })
+}
+
+// NewWith is New with a configuration that change has changed.
+func NewWith(t testing.TB, change func(*dps.Config)) *World {
 	t.Helper()
 	dir := t.TempDir()
 	sealer, err := secret.OpenSealer(filepath.Join(dir, "master.key"))
@@ -53,7 +66,12 @@ func NewLogged(t testing.TB, log *slog.Logger) *World {
 	}
 	t.Cleanup(func() { store.Close() })
 	w := &World{Hub: NewHub(), Clock: &Clock{now: time.Now().UTC().Truncate(time.Microsecond)}}
-	w.Service, err = dps.New(dps.Config{IDScope: Scope, Store: store, Hub: w.Hub, Now: w.Clock.Now, Logger: log})
+	w.Store = store
+	cfg := dps.Config{IDScope: Scope, Store: store, Hub: w.Hub, Now: w.Clock.Now, Secret: Secret, Logger: slog.New(slog.DiscardHandler)}
+	if change != nil {
+		change(&cfg)
+	}
+	w.Service, err = dps.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +100,8 @@ func (c *Clock) Add(d time.Duration) {
 
 // Hub is a hub in memory: identities and the twins a service sees.
 type Hub struct {
+	Name string // empty: Host
+
 	mu      sync.Mutex
 	devices map[string]dps.Assignment
 	err     error
@@ -92,7 +112,34 @@ type Hub struct {
 func NewHub() *Hub { return &Hub{devices: make(map[string]dps.Assignment)} }
 
 // Host implements dps.Hub.
-func (h *Hub) Host() string { return Host }
+func (h *Hub) Host() string {
+	if h.Name != "" {
+		return h.Name
+	}
+	return Host
+}
+
+// Twin implements dps.Hub.
+func (h *Hub) Twin(_ context.Context, id string) (tags, desired json.RawMessage, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a, ok := h.devices[id]
+	switch {
+	case h.err != nil:
+		return nil, nil, h.err
+	case !ok:
+		return nil, nil, fault.New(fault.NotFound, "no device %s", id)
+	}
+	return a.Tags, a.Desired, nil
+}
+
+// Remove implements dps.Hub.
+func (h *Hub) Remove(_ context.Context, id string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.devices, id)
+	return h.err
+}
 
 // Assign implements dps.Hub as hub.Hub does: an existing twin is left alone unless it is reset.
 func (h *Hub) Assign(_ context.Context, a dps.Assignment) (bool, error) {
@@ -163,31 +210,34 @@ func (h *Hub) Hold() (release func()) {
 // Certificate is a certificate with its key and the ones above it.
 type Certificate struct {
 	*x509.Certificate
-	key   *ecdsa.PrivateKey
+	key   crypto.Signer
 	above []*x509.Certificate // issuer first, the root last
 }
 
 // NewCA returns a root.
-func NewCA(t testing.TB, name string) *Certificate { return issue(t, nil, name, true, nil) }
+func NewCA(t testing.TB, name string) *Certificate { return Signed(t, nil, name, true, nil, nil) }
 
 // SelfSigned returns a device certificate that nobody else signed.
-func SelfSigned(t testing.TB, name string) *Certificate { return issue(t, nil, name, false, nil) }
+func SelfSigned(t testing.TB, name string) *Certificate { return Signed(t, nil, name, false, nil, nil) }
 
 // CA returns an intermediate of ca.
 func (ca *Certificate) CA(t testing.TB, name string) *Certificate {
-	return issue(t, ca, name, true, nil)
+	return Signed(t, ca, name, true, nil, nil)
 }
 
 // Leaf returns a device certificate of ca; change may be nil.
 func (ca *Certificate) Leaf(t testing.TB, name string, change func(*x509.Certificate)) *Certificate {
-	return issue(t, ca, name, false, change)
+	return Signed(t, ca, name, false, nil, change)
 }
 
-func issue(t testing.TB, ca *Certificate, name string, isCA bool, change func(*x509.Certificate)) *Certificate {
+// Signed returns a certificate that ca signed, or itself when ca is nil. key may be nil: one of P-256 is made; and so may change.
+func Signed(t testing.TB, ca *Certificate, name string, isCA bool, key crypto.Signer, change func(*x509.Certificate)) *Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	if key == nil {
+		var err error
+		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			t.Fatal(err)
+		}
 	}
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
@@ -210,7 +260,7 @@ func issue(t testing.TB, ca *Certificate, name string, isCA bool, change func(*x
 		parent, signer = ca.Certificate, ca.key
 		above = append([]*x509.Certificate{ca.Certificate}, ca.above...)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), signer)
 	if err != nil {
 		t.Fatal(err)
 	}

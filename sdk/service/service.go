@@ -64,6 +64,12 @@ func New(cfg Config) (*Client, error) {
 	return &Client{host: cs.HostName, policy: cs.SharedAccessKeyName, key: key, http: &http.Client{Transport: t}}, nil
 }
 
+// Close ends idle connections. The client may be used again.
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
+
 // apiVersion is what every request asks for.
 const apiVersion = "2021-04-12"
 
