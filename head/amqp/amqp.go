@@ -13,12 +13,15 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/vauban-iot/vauban/access"
 )
 
 // Config of the head.
 type Config struct {
 	TLS    *tls.Config
 	Logger *slog.Logger // nil: slog.Default()
+	Admit  access.Gate  // nil: clients may come from anywhere
 }
 
 // Server refuses AMQP clients.
@@ -77,6 +80,20 @@ func (s *Server) Take(c net.Conn) {
 
 func (s *Server) answer(ctx context.Context, c net.Conn) {
 	defer c.Close()
+	if s.cfg.Admit != nil {
+		// As over MQTT, who is refused learns it behind the handshake.
+		if t, ok := c.(*tls.Conn); ok {
+			_ = t.SetDeadline(time.Now().Add(patience))
+			if err := t.HandshakeContext(ctx); err != nil {
+				s.cfg.Logger.Debug("AMQP client left", "head", "amqp", "remote", c.RemoteAddr().String(), "err", err)
+				return
+			}
+		}
+		if _, err := s.cfg.Admit(c.RemoteAddr().String()); err != nil {
+			s.cfg.Logger.Info("AMQP client refused", "head", "amqp", "remote", c.RemoteAddr().String(), "err", err)
+			return
+		}
+	}
 	_ = c.SetDeadline(time.Now().Add(patience)) // fails on a closed connection only, and then reading does, too
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()

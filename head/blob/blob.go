@@ -2,10 +2,13 @@
 // use to upload and read a block blob, so that devices send files to this hub as they would to a
 // storage account (hub-device §4.4).
 //
-// It serves Put Blob, Put Block, Put Block List, Get Blob, Get Blob Properties and Delete Blob in one
-// container, to whoever holds a token of [wire/blobsas] for that very blob. Services may read and
+// It serves Put Blob, Put Block, Put Block List, Get Blob, Get Blob Properties and Delete Blob in the container of uploads,
+// to whoever holds a token of [wire/blobsas] for that very blob. Services may read and
 // delete with the token of a hub policy that has ServiceConnect. Bodies stream; a connection that
 // moves nothing for a minute is cut.
+//
+// Beside it are whole containers, for which there are tokens of their own (hub-service §2.7): they serve List Blobs and Get
+// Container Properties, too, and hub policies write and read there with the rights of the registry. See container.go.
 package blob
 
 import (
@@ -19,6 +22,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +43,7 @@ type Store interface {
 	Info(ctx context.Context, name string) (blob.Info, error)
 	Read(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error)
 	Delete(ctx context.Context, name string) error
+	List(ctx context.Context, folder, prefix, after string, limit int) ([]blob.Item, error)
 	Limits() blob.Limits
 }
 
@@ -50,9 +55,11 @@ type Authorizer interface {
 // Config of a head. Container, Key, Store and Guard are required.
 type Config struct {
 	Container string
+	Whole     []string      // containers with tokens for all that is in them
 	Key       secret.Secret // that signed the tokens
 	Store     Store
 	Guard     Authorizer
+	Admit     access.Gate      // nil: callers may come from anywhere
 	Now       func() time.Time // nil: time.Now
 	Logger    *slog.Logger     // nil: slog.Default()
 }
@@ -76,18 +83,19 @@ func New(cfg Config) (*Head, error) {
 	return &Head{cfg: cfg}, nil
 }
 
-// Owns reports whether a path lies in the container.
+// Owns reports whether a path lies in one of the containers.
 func (h *Head) Owns(path string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return first == h.cfg.Container
+	return first == h.cfg.Container || slices.Contains(h.cfg.Whole, first)
 }
 
-// request is one call about one blob.
+// request is one call about one blob, or about a whole container.
 type request struct {
 	*http.Request
-	w     http.ResponseWriter
-	query url.Values
-	name  string
+	w         http.ResponseWriter
+	query     url.Values
+	container string
+	name      string // of the blob in the store
 }
 
 // The failures with a word of their own.
@@ -121,7 +129,15 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve runs one operation. Each first asks for the permission it needs, any one of the letters.
 func (h *Head) serve(q *request) error {
+	if h.cfg.Admit != nil {
+		if _, err := h.cfg.Admit(q.RemoteAddr); err != nil {
+			return err
+		}
+	}
 	comp := q.query.Get("comp")
+	if strings.EqualFold(q.query.Get("restype"), "container") {
+		return h.serveContainer(q, comp)
+	}
 	switch {
 	case q.Method == http.MethodPut && comp == "":
 		return h.with(q, "wc", h.put)
@@ -148,15 +164,22 @@ func (h *Head) with(q *request, need string, serve func(*request) error) error {
 
 // authorize finds the blob of a request and whether the caller may do what it wants with it.
 func (h *Head) authorize(q *request, need string) error {
-	literal, ok := strings.CutPrefix(q.URL.EscapedPath(), "/"+h.cfg.Container+"/")
-	if !ok || literal == "" {
+	container, literal, _ := strings.Cut(strings.TrimPrefix(q.URL.EscapedPath(), "/"), "/")
+	if literal == "" {
 		return fault.New(fault.NotFound, "the path names no blob")
 	}
 	name, err := url.PathUnescape(literal)
 	if err != nil {
 		return fault.New(fault.Invalid, "the path has a broken escape")
 	}
-	q.name = name
+	q.container, q.name = container, name
+	if container != h.cfg.Container {
+		if err := checkName(name); err != nil {
+			return err
+		}
+		q.name = folder(container) + "/" + name
+		return h.permit(q, need, name)
+	}
 	if !blobsas.Present(q.query) {
 		token := q.Header.Get("Authorization")
 		if token == "" {

@@ -24,12 +24,13 @@ import (
 
 const container = "vauban-uploads"
 
-// guard knows two tokens.
+// guard knows some tokens.
 type guard struct{}
 
 func (guard) Authorize(token string, need access.Right, _ ...string) error {
 	switch {
-	case token == "service" && need == access.ServiceConnect:
+	case token == "service" && need == access.ServiceConnect, token == "reader" && need == access.RegistryRead,
+		token == "writer" && need == access.RegistryWrite:
 		return nil
 	case token == "device":
 		return fault.New(fault.Forbidden, "no right")
@@ -51,7 +52,7 @@ func serve(t testing.TB) *server {
 	}
 	s := &server{key: secret.Random(32)}
 	h, err := head.New(head.Config{
-		Container: container, Key: s.key, Store: store, Guard: guard{}, Logger: slog.New(slog.DiscardHandler),
+		Container: container, Whole: []string{whole}, Key: s.key, Store: store, Guard: guard{}, Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return time.Now().Add(s.ahead) },
 	})
 	if err != nil {

@@ -37,7 +37,7 @@ func codeOf(k fault.Kind) code {
 		return code{412, "ConditionNotMet"}
 	case fault.TooLarge:
 		return code{413, "RequestBodyTooLarge"}
-	case fault.Throttled, fault.QueueFull, fault.Unavailable:
+	case fault.Throttled, fault.QueueFull, fault.QuotaExceeded, fault.Unavailable:
 		return code{503, "ServerBusy"} // storage clients try these again
 	case fault.Timeout:
 		return code{500, "OperationTimedOut"}
@@ -59,6 +59,7 @@ var special = []struct {
 	{errHeader, code{400, "InvalidHeaderValue"}},
 	{errXML, code{400, "InvalidXmlDocument"}},
 	{errRange, code{416, "InvalidRange"}},
+	{errStands, code{409, "ContainerAlreadyExists"}},
 	{blob.ErrChecksum, code{400, "Md5Mismatch"}},
 	{blob.ErrBlockList, code{400, "InvalidBlockList"}},
 }

@@ -36,6 +36,8 @@ func codeOf(k fault.Kind) code {
 		return code{401, "IotHubUnauthorizedAccess"}
 	case fault.Disabled:
 		return code{403, "DeviceDisabled"}
+	case fault.QuotaExceeded:
+		return code{403, "IotHubQuotaExceeded"}
 	case fault.QueueFull:
 		return code{403, "DeviceMaximumQueueDepthExceeded"}
 	case fault.NotFound:

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/hub/command"
@@ -32,8 +33,9 @@ type Core interface {
 
 // Head serves the API. It is an http.Handler for the requests that Owns and OwnsCall name.
 type Head struct {
-	core Core
-	log  *slog.Logger
+	core  Core
+	log   *slog.Logger
+	admit access.Gate // nil: devices may come from anywhere
 }
 
 // New returns a head. log may be nil.
@@ -43,6 +45,9 @@ func New(core Core, log *slog.Logger) *Head {
 	}
 	return &Head{core: core, log: log}
 }
+
+// Admit makes the head refuse devices by where they come from. It must be called before the head serves.
+func (h *Head) Admit(gate access.Gate) { h.admit = gate }
 
 // maxMessage bounds a message and a batch (hub-device §7).
 const maxMessage = 256 << 10
@@ -58,6 +63,7 @@ type request struct {
 	id       iot.ID
 	visit    iot.Visit
 	body     []byte
+	rule     string // of the IP filter, that admitted the device
 }
 
 // route is one row of the API; its path stands behind /devices/{d}, or behind /modules/{m} below that.
@@ -134,6 +140,13 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Head) serve(q *request, segments []string) error {
+	if h.admit != nil {
+		rule, err := h.admit(q.RemoteAddr)
+		if err != nil {
+			return err
+		}
+		q.rule = rule
+	}
 	if OwnsCall(q.Request, segments) {
 		return h.invoke(q, segments)
 	}
@@ -180,7 +193,7 @@ func (q *request) patience(d time.Duration) (done func()) {
 func credentials(q *request) iot.Credentials {
 	c := iot.Credentials{
 		ID: q.id, Host: hostname(q.Host), Token: q.Header.Get("Authorization"),
-		ClientType: q.UserAgent(), Remote: q.RemoteAddr, Protocol: "https",
+		ClientType: q.UserAgent(), Remote: q.RemoteAddr, IPFilterRule: q.rule, Protocol: "https",
 	}
 	if q.TLS != nil {
 		c.Certificates = q.TLS.PeerCertificates

@@ -160,7 +160,7 @@ func TestTelemetry_Single(t *testing.T) {
 		if g.From.Module != "" {
 			scope = "module"
 		}
-		if method := `{"scope":"` + scope + `","type":"sas","issuer":"iothub"}`; g.AuthMethod != method || !g.IsSecurity() || g.Source != iot.Telemetry || g.Generation == "" || g.Enqueued.IsZero() {
+		if method := `{"scope":"` + scope + `","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}`; g.AuthMethod != method || !g.IsSecurity() || g.Source != iot.Telemetry || g.Generation == "" || g.Enqueued.IsZero() {
 			t.Errorf("message %d is stamped %+v, want method %s", i, g, method)
 		}
 	}

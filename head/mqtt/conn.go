@@ -62,6 +62,7 @@ type conn struct {
 	nc      Transport
 	started time.Time
 	name    string // device or registration, for the log
+	rule    string // of the IP filter, that admitted the client
 	idle    time.Duration
 	dialect dialect
 	ids     packetIDs
@@ -128,6 +129,12 @@ func (c *conn) open(ctx context.Context) error {
 }
 
 func (c *conn) accept(ctx context.Context, hello *wire.Connect) error {
+	if admit := c.srv.cfg.Admit; admit != nil {
+		var err error
+		if c.rule, err = admit(c.nc.RemoteAddr().String()); err != nil {
+			return err
+		}
+	}
 	user, err := topic.ParseUsername(hello.Username)
 	if err != nil {
 		return fault.Wrap(fault.Unauthorized, err, "the user name cannot be read")
@@ -158,7 +165,7 @@ const (
 // refusal is this head's table from kinds to CONNACK codes.
 func refusal(err error) byte {
 	switch fault.KindOf(err) {
-	case fault.Disabled, fault.Throttled, fault.Unavailable, fault.Timeout, fault.Internal, fault.QueueFull:
+	case fault.Disabled, fault.Throttled, fault.Unavailable, fault.Timeout, fault.Internal, fault.QueueFull, fault.QuotaExceeded:
 		return refusedUnavailable
 	default:
 		return refusedCredentials

@@ -69,7 +69,7 @@ func (c *conn) acceptDevice(ctx context.Context, hello *wire.Connect, user topic
 	opened, err := c.srv.cfg.Core.Connect(ctx, iot.Credentials{
 		ID: d.id, Host: user.Host, Token: string(hello.Password), Certificates: c.nc.PeerCertificates(),
 		ModelID: user.ModelID, ClientType: user.ClientType, AuthChain: user.AuthChain,
-		Remote: c.nc.RemoteAddr().String(), Protocol: "mqtt",
+		Remote: c.nc.RemoteAddr().String(), IPFilterRule: c.rule, Protocol: "mqtt",
 	}, iot.Opening{Clean: hello.CleanSession}, d)
 	if err != nil {
 		d.cancel()

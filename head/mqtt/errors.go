@@ -36,6 +36,8 @@ func twinCode(k fault.Kind) (status, code int) {
 		return 412, 412002
 	case fault.QueueFull:
 		return 403, 403004
+	case fault.QuotaExceeded:
+		return 403, 403002
 	case fault.Throttled:
 		return 429, 429001
 	case fault.BadDeviceResponse:

@@ -18,7 +18,7 @@ func TestErrors_EveryKind(t *testing.T) {
 		connack := refusal(err)
 		want := byte(refusedCredentials)
 		switch k {
-		case fault.Disabled, fault.Throttled, fault.Unavailable, fault.Timeout, fault.Internal, fault.QueueFull:
+		case fault.Disabled, fault.Throttled, fault.Unavailable, fault.Timeout, fault.Internal, fault.QueueFull, fault.QuotaExceeded:
 			want = refusedUnavailable // come back later
 		}
 		if connack != want {

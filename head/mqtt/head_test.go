@@ -158,10 +158,14 @@ func serveWeb(head func() *mqtt.Server, beside http.Handler, log slog.Handler) (
 }
 
 // serve runs the head in front of the world's hub.
-func (s *server) serve(address string) error {
+func (s *server) serve(address string) error { return s.serveWith(address, func(*mqtt.Config) {}) }
+
+// serveWith is serve with a configuration of the test's own.
+func (s *server) serveWith(address string, change func(*mqtt.Config)) error {
+	cfg := mqtt.Config{Core: s.Hub, TLS: authority.DeviceTLS(), Logger: slog.New(s.Log)}
+	change(&cfg)
 	var err error
-	s.head, err = mqtt.New(mqtt.Config{Core: s.Hub, TLS: authority.DeviceTLS(), Logger: slog.New(s.Log)})
-	if err != nil {
+	if s.head, err = mqtt.New(cfg); err != nil {
 		return err
 	}
 	ln, err := net.Listen("tcp", address)

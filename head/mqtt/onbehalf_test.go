@@ -99,7 +99,7 @@ func testOnBehalf(t *testing.T, shared *server) {
 			c.Publish(events(tc.target)+"n="+fmt.Sprint(before), []byte(name))
 			ms := shared.Messages(t, tc.target, 1)
 			m := ms[len(ms)-1]
-			if m.From != tc.target || m.AuthMethod != `{"scope":"module","type":"sas","issuer":"iothub"}` {
+			if m.From != tc.target || m.AuthMethod != `{"scope":"module","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}` {
 				t.Errorf("the message is stamped %v %s", m.From, m.AuthMethod)
 			}
 			shared.connected(t, tc.target, true)

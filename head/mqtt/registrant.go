@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"net/netip"
 	"strings"
 
 	"github.com/vauban-iot/vauban/dps"
@@ -30,10 +31,14 @@ func (c *conn) acceptRegistrant(ctx context.Context, hello *wire.Connect, user t
 	if hello.Will != nil {
 		return fault.New(fault.Unauthorized, "provisioning takes no wills")
 	}
-	caller, err := c.srv.cfg.Provisioner.Authenticate(ctx, dps.Credentials{
+	creds := dps.Credentials{
 		IDScope: user.IDScope, RegistrationID: user.RegistrationID,
-		Token: string(hello.Password), Certificates: c.nc.PeerCertificates(),
-	})
+		Token: string(hello.Password), Certificates: c.nc.PeerCertificates(), NoTPM: true,
+	}
+	if from, err := netip.ParseAddrPort(c.nc.RemoteAddr().String()); err == nil {
+		creds.Address = from.Addr()
+	}
+	caller, err := c.srv.cfg.Provisioner.Authenticate(ctx, creds)
 	if fault.Is(err, fault.Disabled) {
 		return fault.Wrap(fault.Unauthorized, err, "the enrollment is disabled") // 3 would make clients try for ever
 	}

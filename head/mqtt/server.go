@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/iot"
@@ -44,6 +45,7 @@ type Config struct {
 	TLS         *tls.Config
 	Logger      *slog.Logger // nil: slog.Default()
 	Metrics     *Metrics     // nil: none
+	Admit       access.Gate  // nil: devices may come from anywhere
 	// FaultInjection lets devices ask this server to misbehave (hub-device §11). It is for tests of SDKs.
 	FaultInjection bool
 }
@@ -165,6 +167,24 @@ func (s *Server) open(ctx context.Context, nc Transport) {
 		delete(s.conns, c)
 		s.mu.Unlock()
 	})
+}
+
+// Recheck ends the sessions of devices that may not come from where they are any longer.
+func (s *Server) Recheck() {
+	if s.cfg.Admit == nil {
+		return
+	}
+	s.mu.Lock()
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		if _, err := s.cfg.Admit(c.nc.RemoteAddr().String()); fault.Is(err, fault.Unauthorized) {
+			c.end(err)
+		}
+	}
 }
 
 // Connections returns the number of open sessions.

@@ -4,10 +4,11 @@ package provisioning
 
 import (
 	"context"
-	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -24,6 +25,8 @@ import (
 type Core interface {
 	IDScope() string
 	Authenticate(ctx context.Context, c dps.Credentials) (*dps.Caller, error)
+	// Challenge answers a device that shows nothing but its TPM's keys, in the body of its registration.
+	Challenge(ctx context.Context, c dps.Credentials, body []byte) (dps.Reply, error)
 	Register(ctx context.Context, c *dps.Caller, body []byte) dps.Reply
 	Status(ctx context.Context, c *dps.Caller, operationID string) dps.Reply
 	Lookup(ctx context.Context, c *dps.Caller) dps.Reply
@@ -47,13 +50,16 @@ type Authorizer interface {
 
 // Config is what the head stands on.
 type Config struct {
-	Service Core         // required
-	Guard   Authorizer   // required
-	Logger  *slog.Logger // nil: slog.Default()
+	Service Core       // required
+	Guard   Authorizer // required
+	// AdmitDevice and AdmitService judge where callers come from; nil: they may come from anywhere.
+	AdmitDevice, AdmitService access.Gate
+	Logger                    *slog.Logger // nil: slog.Default()
 }
 
 // Head serves both APIs. It is an http.Handler for the paths that Owns names.
 type Head struct {
+	cfg   Config
 	core  Core
 	guard Authorizer
 	log   *slog.Logger
@@ -67,7 +73,7 @@ func New(cfg Config) (*Head, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Head{core: cfg.Service, guard: cfg.Guard, log: cfg.Logger}, nil
+	return &Head{cfg: cfg, core: cfg.Service, guard: cfg.Guard, log: cfg.Logger}, nil
 }
 
 // Owns reports whether the path belongs to the provisioning service.
@@ -120,22 +126,29 @@ type route struct {
 	right  access.Right // zero: the device API
 	limit  int64        // of the body; zero: the body is not read
 	serve  func(*Head, *request) error
+	// challenges: a device may come here before it can prove anything.
+	challenges bool
+}
+
+// changes reports whether requests of this route belong into the audit: what programs write, and keys they look at.
+func (rt *route) changes() bool {
+	return rt.right != 0 && rt.method != http.MethodGet && rt.path[len(rt.path)-1] != "query"
 }
 
 var routes = []route{
-	{"POST", []string{"enrollments"}, access.EnrollmentWrite, maxBulk, (*Head).bulk},
-	{"POST", []string{"enrollments", "query"}, access.EnrollmentRead, maxQuery, (*Head).queryEnrollments},
-	{"GET", []string{"enrollments", "*"}, access.EnrollmentRead, 0, (*Head).getEnrollment},
-	{"PUT", []string{"enrollments", "*"}, access.EnrollmentWrite, maxEnrollment, (*Head).putEnrollment},
-	{"DELETE", []string{"enrollments", "*"}, access.EnrollmentWrite, 0, (*Head).deleteEnrollment},
+	{"POST", []string{"enrollments"}, access.EnrollmentWrite, maxBulk, (*Head).bulk, false},
+	{"POST", []string{"enrollments", "query"}, access.EnrollmentRead, maxQuery, (*Head).queryEnrollments, false},
+	{"GET", []string{"enrollments", "*"}, access.EnrollmentRead, 0, (*Head).getEnrollment, false},
+	{"PUT", []string{"enrollments", "*"}, access.EnrollmentWrite, maxEnrollment, (*Head).putEnrollment, false},
+	{"DELETE", []string{"enrollments", "*"}, access.EnrollmentWrite, 0, (*Head).deleteEnrollment, false},
 	// Keys are for who may set them: Azure's reader role has no access to them either.
-	{"POST", []string{"enrollments", "*", "attestationmechanism"}, access.EnrollmentWrite, 0, (*Head).attestation},
-	{"GET", []string{"registrations", "*"}, access.RegistrationStatusRead, 0, (*Head).getRegistration},
-	{"DELETE", []string{"registrations", "*"}, access.RegistrationStatusWrite, 0, (*Head).deleteRegistration},
-	{"POST", []string{"registrations", "*", "query"}, access.RegistrationStatusRead, maxQuery, (*Head).queryRegistrations},
-	{"PUT", []string{"*", "registrations", "*", "register"}, 0, dps.MaxBody, (*Head).register},
-	{"GET", []string{"*", "registrations", "*", "operations", "*"}, 0, 0, (*Head).status},
-	{"POST", []string{"*", "registrations", "*"}, 0, dps.MaxBody, (*Head).lookup},
+	{"POST", []string{"enrollments", "*", "attestationmechanism"}, access.EnrollmentWrite, 0, (*Head).attestation, false},
+	{"GET", []string{"registrations", "*"}, access.RegistrationStatusRead, 0, (*Head).getRegistration, false},
+	{"DELETE", []string{"registrations", "*"}, access.RegistrationStatusWrite, 0, (*Head).deleteRegistration, false},
+	{"POST", []string{"registrations", "*", "query"}, access.RegistrationStatusRead, maxQuery, (*Head).queryRegistrations, false},
+	{"PUT", []string{"*", "registrations", "*", "register"}, 0, dps.MaxBody, (*Head).register, true},
+	{"GET", []string{"*", "registrations", "*", "operations", "*"}, 0, 0, (*Head).status, false},
+	{"POST", []string{"*", "registrations", "*"}, 0, dps.MaxBody, (*Head).lookup, false},
 }
 
 var errMethod = errors.New("method not allowed")
@@ -171,7 +184,11 @@ var version = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}(-preview)?$`)
 // ServeHTTP implements http.Handler.
 func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &request{Request: r, w: w, segments: rest.Segments(r)}
-	if err := h.serve(q); err != nil {
+	var err error
+	if rt, found := find(q); found == nil && rt.changes() {
+		defer h.audit(q, rt, &err)()
+	}
+	if err = h.serve(q); err != nil {
 		reply := dps.ErrorReply(err)
 		if errors.Is(err, errMethod) {
 			reply = dps.Refusal(405001, "this path does not take "+r.Method)
@@ -181,7 +198,45 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// audit makes the record of a request that should change something; what it returns writes it when the request is over.
+func (h *Head) audit(q *request, rt *route, err *error) func() {
+	rec := &rest.Recorder{ResponseWriter: q.w}
+	q.w = rec
+	ctx, details := rest.Detailed(q.Context())
+	q.Request = q.WithContext(ctx)
+	path := rt.path
+	if q.group {
+		path = append([]string{"enrollmentGroups"}, path[1:]...)
+	}
+	return func() {
+		code := ""
+		if *err != nil && len(rec.Header()["x-ms-error-code"]) > 0 { // spelled so: Get would not find it
+			code = rec.Header()["x-ms-error-code"][0]
+		}
+		rest.Audit(q.Context(), h.log, rest.Change{
+			Who: rest.Policy(q.Request), What: rest.Operation(rt.method, path), Target: strings.Join(q.segments, "/"),
+			Status: rec.Status, Code: code, Err: *err, Remote: q.RemoteAddr, Details: *details,
+		})
+	}
+}
+
+// admit judges where the caller of an API comes from.
+func (h *Head) admit(q *request) error {
+	gate := h.cfg.AdmitDevice
+	if ofService(q.segments) {
+		gate = h.cfg.AdmitService
+	}
+	if gate == nil {
+		return nil
+	}
+	_, err := gate(q.RemoteAddr)
+	return err
+}
+
 func (h *Head) serve(q *request) error {
+	if err := h.admit(q); err != nil {
+		return err
+	}
 	rt, err := find(q)
 	if err != nil {
 		return err
@@ -194,8 +249,10 @@ func (h *Head) serve(q *request) error {
 	}
 	if rt.right != 0 {
 		err = h.guard.Authorize(q.Header.Get("Authorization"), rt.right)
+	} else if rt.challenges && q.Header.Get("Authorization") == "" && (q.TLS == nil || len(q.TLS.PeerCertificates) == 0) {
+		return h.challenge(q, rt)
 	} else {
-		q.caller, err = h.authenticate(q)
+		q.caller, err = h.core.Authenticate(q.Context(), q.credentials())
 	}
 	if err != nil {
 		return err
@@ -227,15 +284,28 @@ func (h *Head) reply(q *request, r dps.Reply) {
 	rest.JSON(q.w, r.Status, "", r.Body)
 }
 
-func (h *Head) authenticate(q *request) (*dps.Caller, error) {
-	var certs []*x509.Certificate
-	if q.TLS != nil {
-		certs = q.TLS.PeerCertificates
+// challenge answers a device that has not proven anything yet: it may have a TPM, which needs to be asked first (dps §8.4).
+func (h *Head) challenge(q *request, rt *route) (err error) {
+	if q.body, err = rest.Body(q.w, q.Request, rt.limit); err != nil {
+		return err
 	}
-	return h.core.Authenticate(q.Context(), dps.Credentials{
-		IDScope: q.segments[0], RegistrationID: q.segments[2],
-		Token: q.Header.Get("Authorization"), Certificates: certs,
-	})
+	r, err := h.core.Challenge(q.Context(), q.credentials(), q.body)
+	if err != nil {
+		return err
+	}
+	h.reply(q, r)
+	return nil
+}
+
+func (q *request) credentials() dps.Credentials {
+	c := dps.Credentials{IDScope: q.segments[0], RegistrationID: q.segments[2], Token: q.Header.Get("Authorization")}
+	if q.TLS != nil {
+		c.Certificates = q.TLS.PeerCertificates
+	}
+	if from, err := netip.ParseAddrPort(q.RemoteAddr); err == nil {
+		c.Address = from.Addr()
+	}
+	return c
 }
 
 func (h *Head) register(q *request) error {
@@ -305,7 +375,44 @@ func (h *Head) attestation(q *request) error {
 }
 
 func (h *Head) bulk(q *request) error {
-	return h.plain(q)(h.core.Bulk(q.Context(), q.group, q.body))
+	answer, err := h.core.Bulk(q.Context(), q.group, q.body)
+	rest.Note(q.Context(), "rows", rows(q.body, answer))
+	return h.plain(q)(answer, err)
+}
+
+// entries are the names in a bulk operation, and in the answer to it.
+type entries []struct {
+	Registration string `json:"registrationId"`
+	Group        string `json:"enrollmentGroupId"`
+	Code         int    `json:"errorCode"`
+}
+
+// rows names what a bulk operation was about, for the audit, with the codes of those that were refused.
+func rows(body, answer []byte) []string {
+	var asked struct {
+		Mode        string  `json:"mode"`
+		Individuals entries `json:"enrollments"`
+		Groups      entries `json:"enrollmentGroups"`
+	}
+	var answered struct {
+		Errors entries `json:"errors"`
+	}
+	// What cannot be read was refused as a whole.
+	_ = json.Unmarshal(body, &asked)
+	_ = json.Unmarshal(answer, &answered)
+	codes := map[string]int{}
+	for _, e := range answered.Errors {
+		codes[e.Registration+e.Group] = e.Code
+	}
+	var all []string
+	for _, e := range append(asked.Individuals, asked.Groups...) {
+		row := asked.Mode + " " + e.Registration + e.Group
+		if code := codes[e.Registration+e.Group]; code != 0 {
+			row += ": " + strconv.Itoa(code)
+		}
+		all = append(all, row)
+	}
+	return all
 }
 
 func (h *Head) plain(q *request) func([]byte, error) error {

@@ -405,12 +405,20 @@ func TestService_RefusedEnrollments(t *testing.T) {
 		return fmt.Sprintf(`{"attestation":{"type":"x509","x509":{%q:{"primary":{"certificate":%q}}}}}`, member, certificate)
 	}
 	for _, test := range []struct{ name, path, body, message string }{
-		{"tpm", "/enrollments/d1", `{"attestation":{"type":"tpm","tpm":{"endorsementKey":"AA=="}}}`, "not supported"},
+		{"TPM of a group", "/enrollmentGroups/g", `{"attestation":{"type":"tpm","tpm":{"endorsementKey":"AA=="}}}`, "group"},
+		{"TPM without a key", "/enrollments/d1", `{"attestation":{"type":"tpm","tpm":{}}}`, "endorsementKey is missing"},
+		{"TPM with a key that is no base64", "/enrollments/d1", `{"attestation":{"type":"tpm","tpm":{"endorsementKey":"?"}}}`, "not base64"},
+		{"TPM with a broken key", "/enrollments/d1", `{"attestation":{"type":"tpm","tpm":{"endorsementKey":"AA=="}}}`, "TPM2B_PUBLIC"},
 		{"none", "/enrollments/d1", `{"attestation":{"type":"none"}}`, "not supported"},
 		{"no attestation", "/enrollments/d1", `{}`, "attestation"},
 		{"no type", "/enrollments/d1", `{"attestation":{}}`, "attestation.type"},
-		{"CA references", "/enrollmentGroups/g", `{"attestation":{"type":"x509","x509":{"caReferences":{"primary":"ca"}}}}`, "caReferences"},
-		{"custom allocation", "/enrollments/d1", symmetric(`,"allocationPolicy":"custom","customAllocationDefinition":{"webhookUrl":"https://x"}`), "custom allocation"},
+		{"CA references", "/enrollmentGroups/g", `{"attestation":{"type":"x509","x509":{"caReferences":{"primary":"ca"}}}}`, "upload it first"},
+		{"CA references of a device", "/enrollments/d1", `{"attestation":{"type":"x509","x509":{"caReferences":{"primary":"ca"}}}}`, "for groups"},
+		{"empty CA references", "/enrollmentGroups/g", `{"attestation":{"type":"x509","x509":{"caReferences":{}}}}`, "caReferences"},
+		{"CA references beside certificates", "/enrollmentGroups/g", fmt.Sprintf(`{"attestation":{"type":"x509","x509":{"caReferences":{"primary":"ca"},"signingCertificates":{"primary":{"certificate":%q}}}}}`, ca.PEM()), "either"},
+		{"custom allocation without a webhook", "/enrollments/d1", symmetric(`,"allocationPolicy":"custom"`), "webhookUrl"},
+		{"webhook without TLS", "/enrollments/d1", symmetric(`,"allocationPolicy":"custom","customAllocationDefinition":{"webhookUrl":"http://example.net/"}`), "https://"},
+		{"webhook with a password", "/enrollments/d1", symmetric(`,"customAllocationDefinition":{"webhookUrl":"https://a:b@example.net/"}`), "https://"},
 		{"unknown allocation", "/enrollments/d1", symmetric(`,"allocationPolicy":"random"`), "allocationPolicy"},
 		{"foreign hub", "/enrollments/d1", symmetric(`,"iotHubHostName":"other.example.net"`), "not linked"},
 		{"foreign hub in the list", "/enrollments/d1", symmetric(`,"iotHubs":["` + dpstest.Host + `","other"]`), "not linked"},

@@ -29,7 +29,7 @@ const maxConfiguration = 1 << 20
 
 var configurationRoutes = []route{
 	{method: "GET", path: []string{"configurations"}, rights: access.RegistryRead, serve: (*Head).listConfigurations},
-	{method: "POST", path: []string{"configurations", "testQueries"}, rights: access.RegistryRead, limit: maxQuery, serve: (*Head).testQueries},
+	{method: "POST", path: []string{"configurations", "testQueries"}, rights: access.RegistryRead, limit: maxQuery, serve: (*Head).testQueries, reads: true},
 	{method: "GET", path: []string{"configurations", "*"}, rights: access.RegistryRead, serve: (*Head).getConfiguration},
 	{method: "PUT", path: []string{"configurations", "*"}, rights: access.RegistryWrite, limit: maxConfiguration, serve: (*Head).putConfiguration},
 	{method: "DELETE", path: []string{"configurations", "*"}, rights: access.RegistryWrite, serve: (*Head).removeConfiguration},

@@ -37,6 +37,8 @@ func codeOf(k fault.Kind) code {
 		return code{401, 401002, "IotHubUnauthorizedAccess"}
 	case fault.Disabled:
 		return code{403, 403012, "DeviceDisabled"}
+	case fault.QuotaExceeded:
+		return code{403, 403002, "IotHubQuotaExceeded"}
 	case fault.QueueFull:
 		return code{403, 403004, "DeviceMaximumQueueDepthExceeded"}
 	case fault.NotFound:

@@ -20,13 +20,14 @@ type notices interface {
 	Purge(ctx context.Context, id iot.ID) (int, error)
 }
 
+// noticeRoutes: what is settled was read, and nobody's device or document changes.
 var noticeRoutes = []route{
 	{method: "GET", path: []string{"messages", "serviceBound", "feedback"}, rights: access.ServiceConnect, serve: (*Head).readNotices},
-	{method: "DELETE", path: []string{"messages", "serviceBound", "feedback", "*"}, rights: access.ServiceConnect, serve: (*Head).settleNotices},
-	{method: "POST", path: []string{"messages", "serviceBound", "feedback", "*", "abandon"}, rights: access.ServiceConnect, serve: (*Head).abandonNotices},
+	{method: "DELETE", path: []string{"messages", "serviceBound", "feedback", "*"}, rights: access.ServiceConnect, serve: (*Head).settleNotices, reads: true},
+	{method: "POST", path: []string{"messages", "serviceBound", "feedback", "*", "abandon"}, rights: access.ServiceConnect, serve: (*Head).abandonNotices, reads: true},
 	{method: "GET", path: []string{"messages", "serviceBound", "filenotifications"}, rights: access.ServiceConnect, serve: (*Head).readNotices},
-	{method: "DELETE", path: []string{"messages", "serviceBound", "filenotifications", "*"}, rights: access.ServiceConnect, serve: (*Head).settleNotices},
-	{method: "POST", path: []string{"messages", "serviceBound", "filenotifications", "*", "abandon"}, rights: access.ServiceConnect, serve: (*Head).abandonNotices},
+	{method: "DELETE", path: []string{"messages", "serviceBound", "filenotifications", "*"}, rights: access.ServiceConnect, serve: (*Head).settleNotices, reads: true},
+	{method: "POST", path: []string{"messages", "serviceBound", "filenotifications", "*", "abandon"}, rights: access.ServiceConnect, serve: (*Head).abandonNotices, reads: true},
 	{method: "DELETE", path: []string{"devices", "*", "commands"}, rights: access.ServiceConnect, serve: (*Head).purge},
 }
 

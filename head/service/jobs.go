@@ -22,18 +22,10 @@ type jobs interface {
 }
 
 var jobRoutes = []route{
-	{method: "GET", path: []string{"jobs"}, rights: access.RegistryRead, serve: (*Head).listTransfers},
 	{method: "GET", path: []string{"jobs", "v2", "query"}, rights: access.ServiceConnect, serve: (*Head).listJobs},
 	{method: "PUT", path: []string{"jobs", "v2", "*"}, rights: access.ServiceConnect, limit: maxTwin, serve: (*Head).createJob},
 	{method: "GET", path: []string{"jobs", "v2", "*"}, rights: access.ServiceConnect, serve: (*Head).getJob},
 	{method: "POST", path: []string{"jobs", "v2", "*", "cancel"}, rights: access.ServiceConnect, serve: (*Head).cancelJob},
-}
-
-// listTransfers lists the imports and exports of identities. There are none, as this hub does not offer them; the CLI asks
-// for them when it lists the other jobs.
-func (h *Head) listTransfers(q *request) error {
-	rest.JSON(q.w, http.StatusOK, "", []byte("[]"))
-	return nil
 }
 
 // jobCodes are the codes that mean something else where jobs are asked for.

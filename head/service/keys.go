@@ -8,7 +8,9 @@ import (
 
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/iot"
 )
 
@@ -54,9 +56,14 @@ func (h *Head) regenerate(q *request) error {
 	if key == "" || len(body.Devices) == 0 || len(body.Devices) > registry.MaxBulk {
 		return fault.New(fault.Invalid, "the body needs policyKey and 1 to %d devices", registry.MaxBulk)
 	}
+	if err := h.takeMore(q, throttle.Registry, len(body.Devices)-1); err != nil {
+		return err
+	}
+	var changed []string
 	rotated, failed := []rotatedKeys{}, []rotationError{}
 	for _, o := range body.Devices {
 		d, err := h.core.RotateKeys(q.Context(), iot.ID{Device: o.ID, Module: o.ModuleID}, key != "secondaryKey", key != "primaryKey")
+		changed = append(changed, iot.ID{Device: o.ID, Module: o.ModuleID}.String())
 		if err == nil {
 			rotated = append(rotated, rotatedKeys{o, d.Authentication.PrimaryKey.Base64(), d.Authentication.SecondaryKey.Base64()})
 			continue
@@ -65,9 +72,11 @@ func (h *Head) regenerate(q *request) error {
 		if o.ModuleID != "" && fault.Is(err, fault.NotFound) {
 			name = strings.Replace(name, "Device", "Module", 1)
 		}
+		changed[len(changed)-1] += ": " + name
 		failed = append(failed, rotationError{o, name, fault.Public(err)})
 		h.log.Log(q.Context(), levelOf(err), "keys not regenerated", "head", "service", "device", o.ID, "module", o.ModuleID, "remote", q.RemoteAddr, "err", err)
 	}
+	rest.Note(q.Context(), "key", key, "rows", changed)
 	status := http.StatusOK
 	switch {
 	case len(rotated) == 0:

@@ -19,7 +19,9 @@ import (
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/wire/bag"
@@ -43,6 +45,7 @@ type Core interface {
 	digitalTwins
 	modules
 	jobs
+	transfers
 	configurations
 	keys
 	notices
@@ -58,6 +61,9 @@ type Head struct {
 	core  Core
 	guard Authorizer
 	log   *slog.Logger
+	admit access.Gate       // nil: everybody
+	limit *throttle.Limiter // nil: nothing is limited
+	meter *meter.Meter      // nil: nothing is counted
 }
 
 // New returns a head. log may be nil.
@@ -67,6 +73,15 @@ func New(core Core, guard Authorizer, log *slog.Logger) *Head {
 	}
 	return &Head{core: core, guard: guard, log: log}
 }
+
+// Admit makes the head refuse callers by where they come from. It must be called before the head serves.
+func (h *Head) Admit(gate access.Gate) { h.admit = gate }
+
+// Limit makes the head throttle requests. It must be called before the head serves.
+func (h *Head) Limit(l *throttle.Limiter) { h.limit = l }
+
+// Meter makes the head count requests about jobs and configurations. It must be called before the head serves.
+func (h *Head) Meter(m *meter.Meter) { h.meter = m }
 
 // Owns reports whether the path belongs to this API.
 func Owns(segments []string) bool {
@@ -118,15 +133,19 @@ type route struct {
 	limit  int64 // of the body
 	serve  func(*Head, *request) error
 	formB  bool // errors as JSON inside the message (hub-service §2.9)
+	reads  bool // changes nothing, although it is no GET
 }
+
+// changes reports whether requests of this route belong into the audit.
+func (rt *route) changes() bool { return rt.method != http.MethodGet && !rt.reads }
 
 const twinRights = access.ServiceConnect | access.RegistryRead
 const twinWriteRights = access.ServiceConnect | access.RegistryWrite
 
-var routes = slices.Concat(digitalTwinRoutes, moduleRoutes, jobRoutes, configurationRoutes, keyRoutes, noticeRoutes, []route{
+var routes = slices.Concat(digitalTwinRoutes, moduleRoutes, jobRoutes, transferRoutes, configurationRoutes, keyRoutes, noticeRoutes, []route{
 	{method: "GET", path: []string{"devices"}, rights: access.RegistryRead, serve: (*Head).list},
 	{method: "POST", path: []string{"devices"}, rights: access.RegistryWrite, limit: maxBulk, serve: (*Head).bulk},
-	{method: "POST", path: []string{"devices", "query"}, rights: twinRights, limit: maxQuery, serve: (*Head).query},
+	{method: "POST", path: []string{"devices", "query"}, rights: twinRights, limit: maxQuery, serve: (*Head).query, reads: true},
 	{method: "PUT", path: []string{"devices", "*"}, rights: access.RegistryWrite, limit: maxIdentity, serve: (*Head).put},
 	{method: "GET", path: []string{"devices", "*"}, rights: access.RegistryRead, serve: (*Head).get},
 	{method: "DELETE", path: []string{"devices", "*"}, rights: access.RegistryWrite, serve: (*Head).remove},
@@ -147,6 +166,14 @@ var routes = slices.Concat(digitalTwinRoutes, moduleRoutes, jobRoutes, configura
 func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &request{Request: r, w: w, segments: rest.Segments(r)}
 	rt, err := find(r.Method, q.segments)
+	if h.admit != nil {
+		if _, refused := h.admit(r.RemoteAddr); refused != nil {
+			err, rt = refused, route{}
+		}
+	}
+	if err == nil && rt.changes() {
+		defer h.audit(q, &rt, &err)()
+	}
 	if err == nil {
 		err = h.guard.Authorize(r.Header.Get("Authorization"), rt.rights, q.segments...)
 	}
@@ -158,10 +185,33 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		q.body, err = rest.Body(w, r, rt.limit)
 	}
 	if err == nil {
+		err = h.take(q, &rt)
+	}
+	if err == nil {
 		err = rt.serve(h, q)
 	}
+	h.count(&rt, err)
 	if err != nil {
 		h.refuse(q, err, rt.formB)
+	}
+}
+
+// audit makes the record of a request that should change something; what it returns writes it when the request is over,
+// also when it panics.
+func (h *Head) audit(q *request, rt *route, err *error) func() {
+	rec := &rest.Recorder{ResponseWriter: q.w}
+	q.w = rec
+	ctx, details := rest.Detailed(q.Context())
+	q.Request = q.WithContext(ctx)
+	return func() {
+		code := ""
+		if *err != nil && len(rec.Header()["iothub-errorcode"]) > 0 { // spelled so: Get would not find it
+			code = rec.Header()["iothub-errorcode"][0]
+		}
+		rest.Audit(q.Context(), h.log, rest.Change{
+			Who: rest.Policy(q.Request), What: rest.Operation(rt.method, rt.path), Target: strings.Join(q.segments, "/"),
+			Status: rec.Status, Code: code, Err: *err, Remote: q.RemoteAddr, Details: *details,
+		})
 	}
 }
 
@@ -272,8 +322,13 @@ func (h *Head) bulk(q *request) error {
 	if err != nil {
 		return err
 	}
+	if err := h.takeMore(q, throttle.Registry, len(rows)-1); err != nil {
+		return err
+	}
 	failed := []bulkError{} // clients count its elements
+	changed := make([]string, len(rows))
 	for i, err := range h.core.Bulk(q.Context(), rows) {
+		changed[i] = string(rows[i].Mode) + " " + rows[i].ID.String()
 		if err == nil {
 			continue
 		}
@@ -281,10 +336,12 @@ func (h *Head) bulk(q *request) error {
 		if m, ok := h.moduleCode(q.Context(), rows[i].ID, err); ok {
 			c = m
 		}
+		changed[i] += ": " + c.name
 		failed = append(failed, bulkError{rows[i].ID.Device, rows[i].ID.Module, c.name, fault.Public(err)})
 		h.log.Log(q.Context(), levelOf(err), "row of a bulk operation refused", "head", "service", "device", rows[i].ID.Device, "module", rows[i].ID.Module,
 			"mode", rows[i].Mode, "code", c.name, "remote", q.RemoteAddr, "err", err)
 	}
+	rest.Note(q.Context(), "rows", changed)
 	status := http.StatusOK
 	if len(failed) > 0 {
 		status = http.StatusBadRequest

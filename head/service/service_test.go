@@ -773,7 +773,7 @@ func TestCodes_EveryKind(t *testing.T) {
 	want := map[fault.Kind]string{
 		fault.Internal: "500 ServerError", fault.Invalid: "400 ArgumentInvalid", fault.Malformed: "400 IotHubFormatError", fault.InvalidScope: "400 InvalidDeviceScope",
 		fault.Unauthorized: "401 IotHubUnauthorized", fault.Forbidden: "401 IotHubUnauthorizedAccess", fault.Disabled: "403 DeviceDisabled",
-		fault.QueueFull: "403 DeviceMaximumQueueDepthExceeded", fault.NotFound: "404 DeviceNotFound", fault.NotOnline: "404 DeviceNotOnline",
+		fault.QueueFull: "403 DeviceMaximumQueueDepthExceeded", fault.QuotaExceeded: "403 IotHubQuotaExceeded", fault.NotFound: "404 DeviceNotFound", fault.NotOnline: "404 DeviceNotOnline",
 		fault.ConnectionClosed: "404 DeviceConnectionClosedRemotely", fault.AlreadyExists: "409 DeviceAlreadyExists", fault.PreconditionFailed: "412 PreconditionFailed",
 		fault.LockLost: "412 DeviceMessageLockLost", fault.TooLarge: "413 MessageTooLarge", fault.Throttled: "429 ThrottlingException",
 		fault.BadDeviceResponse: "502 GenericBadGateway", fault.Unavailable: "503 ServiceUnavailable", fault.Timeout: "504 GatewayTimeout",

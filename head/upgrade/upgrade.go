@@ -21,6 +21,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/head/rest"
 )
 
@@ -28,7 +29,11 @@ import (
 type Head struct {
 	takers map[string]func(*Conn)
 	log    *slog.Logger
+	admit  access.Gate // nil: clients may come from anywhere
 }
+
+// Admit makes the head refuse clients by where they come from. It must be called before the head serves.
+func (h *Head) Admit(gate access.Gate) { h.admit = gate }
 
 // New returns a head that hands each connection to the taker of its subprotocol, named as the standard spells it. A taker
 // owns the connection and must not block. log may be nil.
@@ -54,6 +59,13 @@ const maxMessage = 16 << 20
 
 // ServeHTTP implements http.Handler.
 func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.admit != nil {
+		if _, err := h.admit(r.RemoteAddr); err != nil {
+			h.log.Info("WebSocket refused", "head", "upgrade", "remote", r.RemoteAddr, "err", err)
+			http.Error(w, "unauthorized", http.StatusUnauthorized)
+			return
+		}
+	}
 	spelling, take := h.choose(r)
 	if take == nil {
 		h.log.Info("WebSocket refused: no known subprotocol", "head", "upgrade", "remote", r.RemoteAddr, "offered", r.Header.Values("Sec-WebSocket-Protocol"))
