@@ -16,9 +16,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -35,6 +37,9 @@ type Config struct {
 	PKI       string // folder of the installation's CA and certificates; on every node a copy of the same
 	Intel     string // folder of indicator lists; beside the file when not given
 	Blobs     string // folder of the files that devices store; beside the file when not given and the store is SQLite, else none
+	// BlobHosts are the hosts, separated by commas, whose containers imports and exports of identities may use beside this
+	// server's own and loopback: names, or *.domain for all below it.
+	BlobHosts string
 	Routed    string // folder of routed messages; beside the file when not given
 	// Connection is a file that gets the connection data, with secrets, mode 0600; beside the file when not given.
 	Connection string
@@ -42,6 +47,7 @@ type Config struct {
 	Store      Store
 	Bus        Bus
 	Log        Log
+	Throttle   Throttle
 
 	origins map[string]string
 }
@@ -55,9 +61,26 @@ type Store struct {
 
 // Bus says where facts and commands go.
 type Bus struct {
-	Dir      string // embedded NATS: the folder of its logs
-	URLs     string // NATS servers, separated by commas; set either dir or urls
-	Replicas int    // copies of the log in a NATS cluster
+	// One of the three:
+	Dir     string // folder of logs, for a server that stands alone
+	NATSDir string // folder of an embedded NATS, which NATS servers can take over when one machine is no longer enough
+	URLs    string // NATS servers, separated by commas
+
+	Replicas int // copies of the log in a NATS cluster
+}
+
+// Throttle limits how often things may be asked of the hub, unless the operator sets other limits at run time. The zero
+// value limits nothing.
+type Throttle struct {
+	Tier   string            // F1, S1, S2 or S3: the limits of Azure; empty: none
+	Units  int               // of the tier; 0: 1
+	Limits map[string]string // exceptions, by the names of Limits: 100/s, 20/min, off
+}
+
+// Limits are the limits that a file can set, each under throttle. in snake case.
+var Limits = []string{
+	"connections", "telemetry", "cloudToDeviceSends", "cloudToDeviceReceives", "fileUploads", "directMethods", "twinReads", "twinUpdates",
+	"twinQueries", "registry", "jobs", "jobDevices", "configurations", "dailyMessages",
 }
 
 // Log says how the server speaks.
@@ -128,9 +151,36 @@ func number(key string, p *int, least, most int) field {
 	}}
 }
 
+// limit is a key of the table throttle.
+func (c *Config) limit(name string) field {
+	var key strings.Builder
+	for _, r := range name {
+		if unicode.IsUpper(r) {
+			key.WriteByte('_')
+		}
+		key.WriteRune(unicode.ToLower(r))
+	}
+	return field{key: "throttle." + key.String(), show: func() string { return strconv.Quote(c.Throttle.Limits[name]) }, set: func(s string) error {
+		if !goodLimit.MatchString(s) || name == "dailyMessages" && strings.Contains(s, "/") != strings.HasSuffix(s, "/day") || name != "dailyMessages" && strings.HasSuffix(s, "/day") {
+			return fmt.Errorf("%q is no limit (want \"100/s\", \"20/min\" or \"off\"; daily_messages \"400000/day\")", s)
+		}
+		if c.Throttle.Limits == nil {
+			c.Throttle.Limits = map[string]string{}
+		}
+		c.Throttle.Limits[name] = s
+		return nil
+	}}
+}
+
+var goodLimit = regexp.MustCompile(`^(off|(0*[1-9]\d{0,11}|\d{1,11}\.\d*[1-9]\d*)/(s|min|day))$`)
+
 // fields lists every key, in the order in which they are shown.
 func (c *Config) fields() []field {
-	return []field{
+	var limits []field
+	for _, name := range Limits {
+		limits = append(limits, c.limit(name))
+	}
+	return append([]field{
 		str("hostname", &c.Hostname),
 		{key: "listen", show: func() string { return strconv.Quote(c.Listen) }, set: func(s string) error {
 			if net.ParseIP(s) == nil {
@@ -146,6 +196,15 @@ func (c *Config) fields() []field {
 		file("pki", &c.PKI),
 		file("intel", &c.Intel),
 		file("blobs", &c.Blobs),
+		{key: "blob_hosts", show: func() string { return strconv.Quote(c.BlobHosts) }, set: func(s string) error {
+			for h := range strings.SplitSeq(s, ",") {
+				if h = strings.TrimSpace(h); h != "" && !blobHost.MatchString(h) {
+					return fmt.Errorf("%q is no host (want \"account.blob.example.net\" or \"*.blob.example.net\")", h)
+				}
+			}
+			c.BlobHosts = s
+			return nil
+		}},
 		file("routed", &c.Routed),
 		file("connection", &c.Connection),
 		str("node", &c.Node),
@@ -153,6 +212,7 @@ func (c *Config) fields() []field {
 		file("store.path", &c.Store.Path),
 		file("store.url_file", &c.Store.URLFile),
 		file("bus.dir", &c.Bus.Dir),
+		file("bus.nats_dir", &c.Bus.NATSDir),
 		str("bus.urls", &c.Bus.URLs),
 		number("bus.replicas", &c.Bus.Replicas, 1, 5),
 		{key: "log.level", show: func() string { return strconv.Quote(strings.ToLower(c.Log.Level.String())) }, set: func(s string) error {
@@ -162,7 +222,23 @@ func (c *Config) fields() []field {
 			return nil
 		}},
 		choice("log.format", &c.Log.Format, "text", "json"),
+		choice("throttle.tier", &c.Throttle.Tier, "", "F1", "S1", "S2", "S3"),
+		number("throttle.units", &c.Throttle.Units, 0, 1000),
+	}, limits...)
+}
+
+// blobHost is a name, or *. before one, with a port or without.
+var blobHost = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?$`)
+
+// Hosts lists BlobHosts.
+func (c *Config) Hosts() []string {
+	var hosts []string
+	for h := range strings.SplitSeq(c.BlobHosts, ",") {
+		if h = strings.TrimSpace(h); h != "" {
+			hosts = append(hosts, h)
+		}
 	}
+	return hosts
 }
 
 // Problem is one thing that is wrong.
@@ -321,8 +397,17 @@ func (c *Config) check(name string) (problems Problems) {
 			missing("store.url_file", "required with store.kind \"postgres\": a file that holds postgres://user:password@host/database")
 		}
 	}
-	if (c.Bus.Dir == "") == (c.Bus.URLs == "") {
-		missing("bus", "set either bus.dir, for an embedded log, or bus.urls, for NATS servers")
+	buses := 0
+	for _, place := range []string{c.Bus.Dir, c.Bus.NATSDir, c.Bus.URLs} {
+		if place != "" {
+			buses++
+		}
+	}
+	if buses != 1 {
+		missing("bus", "set one of bus.dir, for a server that stands alone, bus.nats_dir, for NATS inside it, and bus.urls, for NATS servers")
+	}
+	if c.Throttle.Units > 0 && c.Throttle.Tier == "" {
+		missing("throttle.units", "units are of a tier; set throttle.tier")
 	}
 	if c.Hostname == "" {
 		missing("hostname", "required: the name devices and programs use")

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,6 +85,34 @@ func TestLoad_Refuses(t *testing.T) {
 	}
 	if _, err := Load(filepath.Join(t.TempDir(), "none.toml"), nil); err == nil || !strings.Contains(err.Error(), "name one with --config") {
 		t.Errorf("a missing file: got %v", err)
+	}
+}
+
+// Throttles are off unless the file says otherwise.
+func TestLoad_Throttle(t *testing.T) {
+	t.Parallel()
+	c, err := parse("f", "/", []byte(good), nil)
+	if err != nil || c.Throttle.Tier != "" || c.Throttle.Limits != nil {
+		t.Errorf("without a table: %+v, %v", c, err)
+	}
+	c, err = parse("f", "/", []byte(good+`
+[throttle]
+tier = "S1"
+units = 2
+twin_reads = "50/s"
+cloud_to_device_sends = "0.5/min"
+daily_messages = "off"
+`), []string{"VAUBAN_THROTTLE_TELEMETRY=10/s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.Throttle); got != "{S1 2 map[cloudToDeviceSends:0.5/min dailyMessages:off telemetry:10/s twinReads:50/s]}" {
+		t.Errorf("got %s", got)
+	}
+	for _, bad := range []string{`twin_reads = "fast"`, `twin_reads = "0/s"`, `twin_reads = "1/day"`, `daily_messages = "1/s"`, `twin_reads = 5`, `tea = "1/s"`, `tier = "S4"`, `units = 2`} {
+		if _, err := parse("f", "/", []byte(good+"\n[throttle]\n"+bad+"\n"), nil); err == nil || !strings.Contains(err.Error(), "throttle.") {
+			t.Errorf("%s: %v", bad, err)
+		}
 	}
 }
 

@@ -98,7 +98,7 @@ func (d *Detector) Run(ctx context.Context) error {
 // entry again: messages already counted are known by their sequence (alert.Store.Raise).
 func (d *Detector) entry(ctx context.Context, e bus.Entry) error {
 	err := telemetry.Decode(e.Sequence, e.Data, func(m *iot.Message) error {
-		if !m.IsSecurity() {
+		if m.IsEvent() || !m.IsSecurity() {
 			return nil
 		}
 		return d.message(ctx, m)

@@ -317,6 +317,25 @@ func TestDetector_JSON(t *testing.T) {
 	}
 }
 
+// An event that says it is a security message is none: no device sent it.
+func TestDetector_LeavesEventsOut(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, setOf("203.0.113.0/24"))
+	m := message("d", "", "", time.Unix(0, 0), []byte(`{"AgentVersion":"0.0.6"`)) // which would be counted as malformed
+	m.Source = iot.TwinChange
+	submit(t, b.log, m)
+	b.work(t)
+	if n := b.counter(t, "malformed_messages"); n != 0 {
+		t.Errorf("%v events were read as messages", n)
+	}
+	m.Source = iot.Telemetry
+	submit(t, b.log, m)
+	b.work(t)
+	if n := b.counter(t, "malformed_messages"); n != 1 {
+		t.Errorf("%v messages were counted, want the one that is no event", n)
+	}
+}
+
 func TestDetector_BrokenAmongGood(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, setOf("203.0.113.5"))

@@ -1,5 +1,5 @@
 // Package api is the operator's JSON API under /api: live messages, alerts, the CAs that
-// prove devices, which tokens are refused, and where messages are routed. The command line uses it, and so may scripts; api/openapi/central.yaml describes
+// prove devices, which tokens are refused, where messages are routed, and what provisioning needs beside enrollments. The command line uses it, and so may scripts; api/openapi/central.yaml describes
 // it for them.
 //
 // Every request carries the installation's token as Authorization: Bearer. Whoever holds it may
@@ -30,7 +30,13 @@ type Config struct {
 	Feed           Feed
 	Certificates   CertificateStore
 	Routing        RoutingStore
+	DeadLetters    DeadLetterStore
 	Authentication AuthenticationStore
+	Policies       PolicyStore
+	Network        NetworkStore
+	Throttles      ThrottleStore
+	Subscriptions  SubscriptionStore
+	Provisioning   Provisioner      // nil: there is no provisioning service
 	Now            func() time.Time // nil: time.Now
 	Logger         *slog.Logger     // nil: slog.Default()
 }
@@ -83,14 +89,42 @@ var routes = []struct {
 	{http.MethodDelete, "/api/certificates/{name}", (*API).deleteCertificate},
 	{http.MethodGet, "/api/routing", (*API).routing},
 	{http.MethodPut, "/api/routing", (*API).putRouting},
+	{http.MethodGet, "/api/routing/dead-letters", (*API).deadLetterCounts},
+	{http.MethodGet, "/api/routing/dead-letters/{endpoint}", (*API).deadLetters},
+	{http.MethodDelete, "/api/routing/dead-letters/{endpoint}", (*API).dropDeadLetters},
+	{http.MethodPost, "/api/routing/dead-letters/{endpoint}/replay", (*API).replayDeadLetters},
+	{http.MethodGet, "/api/routing/dead-letters/{endpoint}/messages/{sequence}", (*API).deadLetter},
 	{http.MethodGet, "/api/authentication", (*API).authentication},
 	{http.MethodPut, "/api/authentication", (*API).putAuthentication},
+	{http.MethodGet, "/api/policies", (*API).policies},
+	{http.MethodGet, "/api/policies/{name}", (*API).policy},
+	{http.MethodPost, "/api/policies/{name}/rotate", (*API).rotatePolicy},
+	{http.MethodGet, "/api/network", (*API).network},
+	{http.MethodPut, "/api/network", (*API).putNetwork},
+	{http.MethodGet, "/api/throttles", (*API).throttles},
+	{http.MethodPut, "/api/throttles", (*API).putThrottles},
+	{http.MethodDelete, "/api/throttles", (*API).deleteThrottles},
+	{http.MethodGet, "/api/event-subscriptions", (*API).subscriptions},
+	{http.MethodGet, "/api/event-subscriptions/{name}", (*API).subscription},
+	{http.MethodPut, "/api/event-subscriptions/{name}", (*API).putSubscription},
+	{http.MethodDelete, "/api/event-subscriptions/{name}", (*API).deleteSubscription},
+	{http.MethodGet, "/api/provisioning", provisioning((*API).provisioningService)},
+	{http.MethodGet, "/api/provisioning/hubs", provisioning((*API).linkedHubs)},
+	{http.MethodPut, "/api/provisioning/hubs/{host}", provisioning((*API).linkHub)},
+	{http.MethodDelete, "/api/provisioning/hubs/{host}", provisioning((*API).unlinkHub)},
+	{http.MethodGet, "/api/provisioning/certificates", provisioning((*API).provisioningCAs)},
+	{http.MethodPut, "/api/provisioning/certificates/{name}", provisioning((*API).putProvisioningCA)},
+	{http.MethodDelete, "/api/provisioning/certificates/{name}", provisioning((*API).deleteProvisioningCA)},
+	{http.MethodPost, "/api/provisioning/certificates/{name}/verification-code", provisioning((*API).verificationCode)},
+	{http.MethodPost, "/api/provisioning/certificates/{name}/verification", provisioning((*API).verifyProvisioningCA)},
+	{http.MethodPost, "/api/provisioning/import", provisioning((*API).importEnrollments)},
 }
 
 // New returns an API.
 func New(cfg Config) (*API, error) {
-	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.Authentication == nil {
-		return nil, errors.New("api: Token, Alerts, Feed, Certificates, Routing and Authentication are required")
+	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
+		cfg.Policies == nil || cfg.Network == nil || cfg.Throttles == nil || cfg.Subscriptions == nil {
+		return nil, errors.New("api: Token, Alerts, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Throttles and Subscriptions are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -101,7 +135,11 @@ func New(cfg Config) (*API, error) {
 	a := &API{cfg: cfg, log: cfg.Logger, mux: http.NewServeMux()}
 	allowed := make(map[string][]string)
 	for _, rt := range routes {
-		a.mux.Handle(rt.method+" "+rt.path, a.do(rt.serve))
+		serve := rt.serve
+		if rt.method != http.MethodGet {
+			serve = audited(rt.method+" "+rt.path, serve)
+		}
+		a.mux.Handle(rt.method+" "+rt.path, a.do(serve))
 		allowed[rt.path] = append(allowed[rt.path], rt.method)
 	}
 	for path, methods := range allowed {
@@ -142,6 +180,29 @@ func (a *API) authorized(r *http.Request) bool {
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	return ok && strings.EqualFold(scheme, "Bearer") && a.cfg.Token.Matches([]byte(strings.TrimSpace(token)))
 }
+
+// audited makes the audit record of a change. Handlers add to it with rest.Note.
+func audited(what string, serve endpoint) endpoint {
+	return func(a *API, w http.ResponseWriter, r *http.Request) (err error) {
+		ctx, details := rest.Detailed(r.Context())
+		rec := &rest.Recorder{ResponseWriter: w}
+		defer func() {
+			c := rest.Change{
+				Who: operator, What: what, Target: strings.TrimPrefix(r.URL.Path, "/api/"),
+				Status: rec.Status, Err: err, Remote: r.RemoteAddr, Details: *details,
+			}
+			if err != nil {
+				ans := answerTo(err)
+				c.Status, c.Code = ans.status, ans.code
+			}
+			rest.Audit(ctx, a.log, c)
+		}()
+		return serve(a, rec, r.WithContext(ctx))
+	}
+}
+
+// operator is who holds the token of connection.json.
+const operator = "operator"
 
 func (a *API) do(serve endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -111,13 +111,18 @@ func (s certificates) DeleteCertificate(_ context.Context, name string) error {
 // world is an API on fakes that work.
 type world struct {
 	*API
-	alerts   *alerts
-	certs    certificates
-	routed   routed
-	switches switches
-	intake   *telemetry.Intake
-	feed     *live.Feed
-	logged   bytes.Buffer
+	alerts     *alerts
+	certs      certificates
+	routed     routed
+	letters    deadLetters
+	switches   switches
+	policies   policyFake
+	network    networkFake
+	throttles  throttleFake
+	subscribed subscriptionFake
+	intake     *telemetry.Intake
+	feed       *live.Feed
+	logged     bytes.Buffer
 }
 
 func newWorld(t *testing.T) *world {
@@ -127,7 +132,7 @@ func newWorld(t *testing.T) *world {
 	logger := slog.New(slog.NewTextHandler(&w.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.feed = live.New(l, slog.New(slog.DiscardHandler))
 	var err error
-	w.API, err = New(Config{Token: secret.New([]byte(token)), Alerts: w.alerts, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, Authentication: &w.switches, Logger: logger})
+	w.API, err = New(Config{Token: secret.New([]byte(token)), Alerts: w.alerts, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -585,7 +590,7 @@ func TestRouting(t *testing.T) {
 			t.Errorf("%s %.40q: %d %s, want %d with %s", c.method, c.body, rec.Code, rec.Body, c.status, c.want)
 		}
 	}
-	if !strings.Contains(w.logged.String(), "routing replaced") {
+	if !strings.Contains(w.logged.String(), `audit=true who=operator what="PUT /api/routing"`) {
 		t.Error("no audit record was written")
 	}
 }

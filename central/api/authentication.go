@@ -8,6 +8,7 @@ import (
 
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/rest"
 )
 
 // AuthenticationStore keeps which kinds of tokens the hub takes from nobody.
@@ -41,8 +42,7 @@ func (a *API) putAuthentication(w http.ResponseWriter, r *http.Request) error {
 	if err := a.cfg.Authentication.PutRefused(r.Context(), refused); err != nil {
 		return err
 	}
-	a.log.Info("refused kinds of tokens replaced", "audit", true, "policies", refused.Policies, "devices", refused.DeviceSAS,
-		"modules", refused.ModuleSAS, "from", r.RemoteAddr)
+	rest.Note(r.Context(), "policies", refused.Policies, "devices", refused.DeviceSAS, "modules", refused.ModuleSAS)
 	return writeRefused(w, refused)
 }
 

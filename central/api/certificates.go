@@ -85,7 +85,7 @@ func (a *API) putCertificate(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	view := newCertificateView(name, cs[0])
-	a.log.Info("certificate authority trusted", "audit", true, "name", name, "subject", view.Subject, "sha256", view.Thumbprint, "from", r.RemoteAddr)
+	rest.Note(r.Context(), "subject", view.Subject, "sha256", view.Thumbprint)
 	return writeJSON(w, http.StatusOK, view)
 }
 
@@ -97,7 +97,6 @@ func (a *API) deleteCertificate(w http.ResponseWriter, r *http.Request) error {
 	if err := a.cfg.Certificates.DeleteCertificate(r.Context(), name); err != nil {
 		return err
 	}
-	a.log.Info("certificate authority no longer trusted", "audit", true, "name", name, "from", r.RemoteAddr)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

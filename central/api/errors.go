@@ -27,6 +27,7 @@ var answers = map[fault.Kind]answer{
 	fault.Forbidden:          {http.StatusForbidden, "Forbidden"},
 	fault.Disabled:           {http.StatusForbidden, "DeviceDisabled"},
 	fault.QueueFull:          {http.StatusConflict, "QueueFull"},
+	fault.QuotaExceeded:      {http.StatusForbidden, "QuotaExceeded"},
 	fault.NotFound:           {http.StatusNotFound, "NotFound"},
 	fault.NotOnline:          {http.StatusConflict, "DeviceNotOnline"},
 	fault.ConnectionClosed:   {http.StatusConflict, "DeviceLeft"},
@@ -51,6 +52,13 @@ type errorDetail struct {
 	Message string `json:"message"`
 }
 
+func answerTo(err error) answer {
+	if ans, ok := answers[fault.KindOf(err)]; ok {
+		return ans
+	}
+	return answers[fault.Internal]
+}
+
 // refuse answers with err. Only what is our defect is logged loudly; the rest is the caller's.
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
@@ -61,11 +69,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		a.write(w, http.StatusMethodNotAllowed, errorDetail{methodNotAllowed, e.Error()})
 		return
 	}
-	kind := fault.KindOf(err)
-	ans, ok := answers[kind]
-	if !ok {
-		ans = answers[fault.Internal]
-	}
+	kind, ans := fault.KindOf(err), answerTo(err)
 	if ans.status == http.StatusInternalServerError {
 		a.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	} else {

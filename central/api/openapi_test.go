@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vauban-iot/vauban/access/ipfilter"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/dps"
+	"github.com/vauban-iot/vauban/hub/eventgrid"
 )
 
 // outline reads the mapping keys of a YAML document, each with the path of keys above it, and the
@@ -85,6 +88,8 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 	paths, lists, text := outline(t, document)
 	for name, v := range map[string]any{
 		"Message": Message{}, "Dropped": Dropped{}, "Alert": alert.Alert{}, "Certificate": CertificateView{},
+		"Policy": Policy{}, "IPRule": ipfilter.Rule{}, "Throttles": Throttles{}, "Subscription": eventgrid.Subscription{},
+		"LinkedHub": HubView{}, "Imported": dps.Imported{},
 	} {
 		prefix := "components schemas " + name + " properties "
 		var described, sent []string

@@ -35,7 +35,6 @@ func (a *API) putRouting(w http.ResponseWriter, r *http.Request) error {
 	if text, err = a.cfg.Routing.PutRouting(r.Context(), text); err != nil {
 		return err
 	}
-	a.log.Info("routing replaced", "audit", true, "from", r.RemoteAddr)
 	return writeRaw(w, text)
 }
 

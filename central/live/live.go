@@ -118,6 +118,9 @@ func (f *Feed) entry(e bus.Entry) error {
 		return nil
 	}
 	err := telemetry.Decode(e.Sequence, e.Data, func(m *iot.Message) error {
+		if m.IsEvent() { // watchers asked for messages
+			return nil
+		}
 		var kept *iot.Message
 		for _, s := range subs {
 			if s.device != "" && s.device != m.From.Device {

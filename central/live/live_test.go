@@ -160,6 +160,24 @@ func TestFeed_FiltersByDevice(t *testing.T) {
 	})
 }
 
+// Events of the hub stand on the same log; who watches messages does not see them.
+func TestFeed_LeavesEventsOut(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, w *world) {
+		s := w.subscribe(t, "")
+		for _, source := range []iot.MessageSource{iot.TwinChange, iot.Telemetry, iot.DeviceLifecycle, iot.DeviceConnectionState} {
+			if _, err := w.log.Append(t.Context(), telemetry.Batch(&iot.Message{Source: source, From: iot.ID{Device: "d"}, Body: []byte(source)})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if ms, _ := s.Take(); len(ms) != 1 || ms[0].Source != iot.Telemetry {
+			t.Errorf("a watcher sees %q, want the message alone", bodies(ms))
+		}
+		s.Close()
+	})
+}
+
 func TestFeed_ReadsOnlyWhileWatched(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
