@@ -26,7 +26,7 @@ import (
 
 	"github.com/vauban-iot/vauban/app/up"
 	"github.com/vauban-iot/vauban/bus"
-	"github.com/vauban-iot/vauban/bus/natsbus"
+	"github.com/vauban-iot/vauban/bus/diskbus"
 	"github.com/vauban-iot/vauban/hub/telemetry"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
@@ -50,7 +50,10 @@ type Config struct {
 	Idle      int  // idle sessions to measure the memory of; 0: skip
 	Methods   int  // direct methods to call; 0: skip
 	Mosquitto bool // run mosquitto beside it
-	Progress  io.Writer
+	// Postgres is the address of a PostgreSQL server where a database is made for the run, which `vauban serve` keeps its
+	// state in; empty: `vauban up` with SQLite is measured.
+	Postgres string
+	Progress io.Writer
 }
 
 // Default is what `vauban bench` measures.
@@ -113,7 +116,19 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	}
 	defer os.RemoveAll(dir)
 	var rep Report
-	v, err := startVauban(ctx, cfg, filepath.Join(dir, "vauban"))
+	data := filepath.Join(dir, "vauban")
+	args := upArgs(data)
+	if cfg.Postgres != "" {
+		drop, err := postgresDatabase(ctx, cfg.Postgres, dir)
+		if err != nil {
+			return nil, err
+		}
+		defer drop()
+		if args, err = serveArgs(dir, data); err != nil {
+			return nil, err
+		}
+	}
+	v, err := startVauban(cfg, data, args)
 	if err != nil {
 		return nil, err
 	}
@@ -190,9 +205,12 @@ type vauban struct {
 	key  []byte
 }
 
-func startVauban(ctx context.Context, cfg Config, data string) (*vauban, error) {
-	cmd := exec.Command(cfg.Binary, "up", "--data", data, "--listen", "127.0.0.1",
-		"--mqtt-port", "0", "--https-port", "0", "--amqp-port", "0", "--output", "json")
+func upArgs(data string) []string {
+	return []string{"up", "--data", data, "--listen", "127.0.0.1", "--mqtt-port", "0", "--https-port", "0", "--amqp-port", "0", "--output", "json"}
+}
+
+func startVauban(cfg Config, data string, args []string) (*vauban, error) {
+	cmd := exec.Command(cfg.Binary, args...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -204,7 +222,7 @@ func startVauban(ctx context.Context, cfg Config, data string) (*vauban, error) 
 	v := &vauban{cmd: cmd, data: data, key: secret.Random(32).Reveal()}
 	if err := json.NewDecoder(stdout).Decode(&v.conn); err != nil {
 		v.kill()
-		return nil, fmt.Errorf("vauban up did not start: %w", err)
+		return nil, fmt.Errorf("vauban did not start: %w", err)
 	}
 	root, err := os.ReadFile(v.conn.CA)
 	if err != nil {
@@ -382,12 +400,12 @@ func (v *vauban) methods(ctx context.Context, cfg Config) (*Timing, error) {
 
 // verify reads the whole log and counts, for each run, the acknowledged messages that are not in it.
 func verify(ctx context.Context, dir string, runs ...*load.Result) ([]uint64, error) {
-	b, err := natsbus.Open(ctx, natsbus.Config{Dir: dir})
+	b, err := diskbus.Open(diskbus.Config{Dir: dir})
 	if err != nil {
 		return nil, err
 	}
 	defer b.Close()
-	log, err := b.Log(ctx, natsbus.LogConfig{Name: "telemetry"})
+	log, err := b.Log(ctx, bus.LogConfig{Name: "telemetry"})
 	if err != nil {
 		return nil, err
 	}

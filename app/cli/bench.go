@@ -26,6 +26,7 @@ must be in it. With --mosquitto the same load runs on Debian's mosquitto, too.
 Nothing of it is kept.`,
 		Example: `  vauban bench
   vauban bench --mosquitto --duration 20s
+  vauban bench --postgres postgres://postgres@127.0.0.1/postgres
   vauban bench --devices 200 --half 5000 --idle 0 --methods 0 --output json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -64,6 +65,7 @@ Nothing of it is kept.`,
 	f.IntVar(&cfg.Idle, "idle", cfg.Idle, "idle sessions to weigh; 0: none")
 	f.IntVar(&cfg.Methods, "methods", cfg.Methods, "direct methods to call; 0: none")
 	f.BoolVar(&cfg.Mosquitto, "mosquitto", false, "run mosquitto on the same load and print the ratio")
+	f.StringVar(&cfg.Postgres, "postgres", "", "measure `vauban serve` over PostgreSQL: the `URL` of a server where a database may be made")
 	out.register(c)
 	return c
 }

@@ -102,7 +102,7 @@ Start with:  vauban up`,
 	root.SetVersionTemplate("vauban {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(upCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), routeCommand(),
-		certificateCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand())
+		certificateCommand(), dpsCommand(), policyCommand(), networkCommand(), throttleCommand(), subscriptionCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand())
 	// Wrong arguments are misuse, wherever they are found.
 	for _, c := range all(root) {
 		if check := c.Args; check != nil {

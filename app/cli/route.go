@@ -11,7 +11,7 @@ import (
 )
 
 func routeCommand() *cobra.Command {
-	return group("route", "Say where device messages go", routeShow(), routeSet())
+	return group("route", "Say where device messages and events go", routeShow(), routeSet(), deadLettersCommand())
 }
 
 func routeShow() *cobra.Command {
@@ -46,8 +46,12 @@ the fallback when it meets none. Conditions are those of Azure's routing queries
                   "endpointNames": ["hook", "lake"]}],
    "enrichments": [{"key": "site", "value": "$twin.tags.site", "endpointNames": ["hook"]}]}
 
-Endpoints are of type storage (files of JSON lines in the folder "routed" of the data
-folder), webhook, nats (a subject of a JetStream stream), and kafka (a topic). "events"
+Sources are DeviceMessages and the hub's events: TwinChangeEvents, DeviceLifecycleEvents,
+DeviceConnectionStateEvents, DeviceJobLifecycleEvents and DigitalTwinChangeEvents.
+
+Endpoints are of type storage (files in the folder "routed" of the data folder: lines of
+JSON, or with "encoding": "Avro" object container files), webhook, nats (a subject of a
+JetStream stream), and kafka (a topic). "events"
 is the log that the console and monitor read; it has every message.`,
 		Example: `  vauban route set routing.json
   vauban route show | jq '.routes[0].isEnabled = false' | vauban route set -`,

@@ -26,7 +26,7 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run a server as a configuration file says, alone or in a cluster",
 		Long: `Run hub, provisioning, defence and console over the database and the log that a
-configuration file names: SQLite or PostgreSQL, an embedded NATS or a NATS cluster.
+configuration file names: SQLite or PostgreSQL; files, NATS inside it or a NATS cluster.
 Servers that share a PostgreSQL database, a NATS cluster, the master key and a copy
 of the certificates are one hub: a device on any of them is reached from all.
 

@@ -62,6 +62,7 @@ Interrupt once to drain devices and stop; twice to exit at once.`,
 	f.IntVar(&cfg.MQTTPort, "mqtt-port", cfg.MQTTPort, "port for MQTT over TLS; 0 for any free one")
 	f.IntVar(&cfg.HTTPSPort, "https-port", cfg.HTTPSPort, "port for REST and console; 0 for any free one")
 	f.IntVar(&cfg.AMQPPort, "amqp-port", cfg.AMQPPort, "port where AMQP clients are told that AMQP is not served yet; 0 for any free one")
+	f.StringSliceVar(&cfg.BlobHosts, "blob-hosts", nil, "hosts whose blob containers imports and exports of devices may use beside this machine, such as *.blob.core.windows.net")
 	f.BoolVar(&cfg.Demo, "demo", false, "add virtual boards that provision, send telemetry and misbehave")
 	f.BoolVar(&cfg.FaultInjection, "fault-injection", false, "let devices ask for broken connections and refusals (AzIoTHub_FaultOperationType), as the SDKs' end-to-end suites do; never in production")
 	_ = f.MarkHidden("fault-injection") // the flag is there: it was made in the line above

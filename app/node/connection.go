@@ -44,6 +44,14 @@ type Ports struct {
 	AMQP  int `json:"amqp"`
 }
 
+// baseURL is where the HTTPS port is reached from outside.
+func (n *Node) baseURL() string {
+	if n.cfg.HTTPSPort == 443 {
+		return "https://" + n.cfg.Hostname + "/"
+	}
+	return "https://" + net.JoinHostPort(n.cfg.Hostname, strconv.Itoa(n.cfg.HTTPSPort)) + "/"
+}
+
 func (n *Node) connection(*listeners) Connection {
 	var c Connection
 	c.Hub.Hostname = n.cfg.Hostname
@@ -51,10 +59,7 @@ func (n *Node) connection(*listeners) Connection {
 	c.DPS.Hostname = n.cfg.Hostname
 	c.DPS.IDScope = n.settings.idScope
 	c.DPS.ConnectionString = n.settings.provisioning[0].ConnectionString(n.cfg.Hostname)
-	url := "https://" + n.cfg.Hostname + "/"
-	if n.cfg.HTTPSPort != 443 {
-		url = "https://" + net.JoinHostPort(n.cfg.Hostname, strconv.Itoa(n.cfg.HTTPSPort)) + "/"
-	}
+	url := n.baseURL()
 	c.Console.URL, c.Console.User, c.Console.Password = url, "admin", string(n.settings.password.Reveal())
 	c.API.URL, c.API.Token = url, string(n.settings.token.Reveal())
 	c.CA = n.PKI.RootFile()
@@ -62,14 +67,19 @@ func (n *Node) connection(*listeners) Connection {
 		c.CA = abs
 	}
 	c.Ports = Ports{MQTT: n.cfg.MQTTPort, HTTPS: n.cfg.HTTPSPort, AMQP: n.cfg.AMQPPort}
-	c.address = n.cfg.Listen
-	if ip := net.ParseIP(c.address); ip.IsUnspecified() {
-		c.address = "127.0.0.1"
-		if ip.To4() == nil {
-			c.address = "::1"
-		}
-	}
+	c.address = local(n.cfg.Listen)
 	return c
+}
+
+// local is where this machine reaches what listens on an address.
+func local(listen string) string {
+	if ip := net.ParseIP(listen); ip.IsUnspecified() {
+		if ip.To4() == nil {
+			return "::1"
+		}
+		return "127.0.0.1"
+	}
+	return listen
 }
 
 // Address is where this machine reaches the listeners.

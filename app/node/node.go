@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vauban-iot/vauban/access"
+	"github.com/vauban-iot/vauban/access/ipfilter"
 	"github.com/vauban-iot/vauban/bus"
-	"github.com/vauban-iot/vauban/bus/natsbus"
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender"
 	"github.com/vauban-iot/vauban/defender/intel"
@@ -29,11 +29,16 @@ import (
 	"github.com/vauban-iot/vauban/head/mqtt"
 	"github.com/vauban-iot/vauban/hub"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/event"
+	"github.com/vauban-iot/vauban/hub/eventgrid"
 	"github.com/vauban-iot/vauban/hub/fleet"
+	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
+	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/pki"
+	"github.com/vauban-iot/vauban/storage/azblob"
 	"github.com/vauban-iot/vauban/storage/sqlstore"
 )
 
@@ -46,14 +51,19 @@ type Config struct {
 	HTTPSPort int
 	AMQPPort  int
 
-	MasterKey  string // file of the key that seals secrets; made when it is missing
-	PKI        string // folder of certificates; made when it is missing
-	Intel      string // folder of indicator lists; made when it is missing
-	Blobs      string // folder of the files that devices store; made when it is missing. Empty: they may not
-	Routed     string // folder of routed messages; made when it is needed
-	Connection string // file for the connection data, mode 0600
+	MasterKey  string   // file of the key that seals secrets; made when it is missing
+	PKI        string   // folder of certificates; made when it is missing
+	Intel      string   // folder of indicator lists; made when it is missing
+	Blobs      string   // folder of the files that devices store; made when it is missing. Empty: they may not
+	BlobHosts  []string // hosts whose containers imports and exports may use, beside this server and loopback (storage/azblob)
+	Routed     string   // folder of routed messages; made when it is needed
+	Connection string   // file for the connection data, mode 0600
 	Store      func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error)
-	Bus        natsbus.Config // without Handle
+	// Bus opens the bus; it hands the calls of mailboxes to handle.
+	Bus    func(ctx context.Context, handle func(bus.Call)) (bus.Bus, error)
+	Shared bool // other servers write the same store and share the bus
+
+	Throttle throttle.Config // limits, unless the operator sets others
 
 	// FaultInjection lets devices ask for misbehaviour (hub-device §11); for tests of SDKs.
 	FaultInjection bool
@@ -103,21 +113,32 @@ type Node struct {
 	cfg      Config
 	log      *slog.Logger
 	metrics  *prometheus.Registry
-	bus      *natsbus.Bus
+	bus      bus.Bus
 	facts    bus.Log
 	settings settings
-	router   *command.Router
-	switches *switches
-	intake   *telemetry.Intake
-	hub      *hub.Hub
-	files    *files // nil: devices may not store files
-	intel    *intel.Library
-	detector *defender.Detector
-	feed     *live.Feed
-	routes   *routes
-	mqtt     *mqtt.Server
-	amqp     *amqp.Server
-	web      *web
+	policies *policies
+	network  *network
+	usage    *throttle.Usage
+	meter    *meter.Meter
+	// throttles are the limits of the operator or the configuration file.
+	throttles     *throttles
+	subscriptions *eventgrid.Service
+	router        *command.Router
+	switches      *switches
+	intake        *telemetry.Intake
+	interest      *event.Interest // in events
+	relay         *event.Relay
+	hub           *hub.Hub
+	files         *files // nil: devices may not store files
+	// containers are where imports and exports of identities go.
+	containers *azblob.Client
+	intel      *intel.Library
+	detector   *defender.Detector
+	feed       *live.Feed
+	routes     *routes
+	mqtt       *mqtt.Server
+	amqp       *amqp.Server
+	web        *web
 }
 
 // IDScope is that of the provisioning service.
@@ -150,16 +171,16 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		n.State, err = cfg.Store(ctx, sealer)
 		return err
 	})
-	g.Go(func() (err error) {
-		b := cfg.Bus
-		b.Logger = n.log
-		b.Handle = func(c bus.Call) { n.router.Handle(c) } // no call can arrive before the router's first Listen
-		if n.bus, err = natsbus.Open(ctx, b); err != nil {
+	g.Go(func() error {
+		// No call can arrive before the router's first Listen.
+		b, err := cfg.Bus(ctx, func(c bus.Call) { n.router.Handle(c) })
+		if err != nil {
 			return err
 		}
+		n.bus = b
 		n.router = command.NewRouter(n.bus, n.log)
-		n.router.Shared = cfg.Bus.URL != ""
-		n.facts, err = n.bus.Log(ctx, natsbus.LogConfig{Name: "telemetry", MaxAge: telemetryAge, MaxBytes: telemetryBytes})
+		n.router.Shared = cfg.Shared
+		n.facts, err = n.bus.Log(ctx, bus.LogConfig{Name: "telemetry", MaxAge: telemetryAge, MaxBytes: telemetryBytes})
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -178,6 +199,9 @@ func extraNames(listen string) []string {
 }
 
 func (n *Node) close() {
+	if n.containers != nil {
+		n.containers.Close()
+	}
 	if n.bus != nil {
 		n.bus.Close()
 	}
@@ -190,33 +214,60 @@ func (n *Node) close() {
 
 func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	hosts := []string{n.cfg.Hostname}
-	guard := access.NewGuard(hosts, n.settings.hub, time.Now)
+	n.policies = newPolicies(n)
+	guard := access.NewGuard(hosts, nil, time.Now)
+	guard.Follow(n.policies.hub)
 	n.switches = &switches{store: n.State, log: n.log}
 	guard.RefuseWhen(n.switches.policies)
-	provisioningGuard := access.NewGuard(hosts, n.settings.provisioning, time.Now)
+	provisioningGuard := access.NewGuard(hosts, nil, time.Now)
+	provisioningGuard.Follow(n.policies.provisioning)
+	n.network = newNetwork(n)
+	n.usage = throttle.NewUsage(n.State, nil)
+	n.meter = meter.New(n.metrics)
+	var err error
+	if n.throttles, err = newThrottles(n, n.usage); err != nil {
+		return err
+	}
+	if err := n.throttles.begin(ctx); err != nil {
+		return err
+	}
 
-	reg, err := registry.New(registry.Config{Store: n.State})
+	n.interest = new(event.Interest)
+	events := &event.Maker{Hub: n.cfg.Hostname, Interest: n.interest, Now: time.Now}
+	reg, err := registry.New(registry.Config{Store: n.State, Created: events.Created, Deleted: events.Deleted})
 	if err != nil {
 		return err
 	}
-	n.intake = telemetry.NewIntake(n.facts, newIntakeMetrics(n.metrics).report)
+	n.intake = telemetry.NewIntake(timedLog{n.facts, n.meter}, n.stored(newIntakeMetrics(n.metrics).report))
 	cas := &authorities{store: n.State}
 	cas.groups = func(ctx context.Context) ([]*x509.Certificate, error) { return n.Provisioning.Authorities(ctx) }
 	if n.files, err = n.openFiles(ctx, guard); err != nil {
 		return err
 	}
 	hubConfig := hub.Config{
-		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Configurations: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
-		Intake: n.intake, Router: n.router, Authorities: cas.all, Refused: n.switches.Refused, Logger: n.log,
+		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Transfers: n.State, Configurations: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
+		Intake: n.intake, Router: n.router, Events: events, Authorities: cas.all, Refused: n.switches.Refused,
+		Throttle: n.throttles.limiter, Meter: n.meter, Logger: n.log,
 	}
+	issuer, err := openIssuer(ctx, n.State, n.cfg.Hostname)
+	if err != nil {
+		return err
+	}
+	hubConfig.Issuer = issuer
 	if n.files != nil {
 		hubConfig.Uploads = n.files.uploads
+	}
+	if n.containers, err = n.openContainers(); err != nil {
+		return err
+	}
+	if n.containers != nil {
+		hubConfig.Blobs = n.containers
 	}
 	n.hub, err = hub.New(hubConfig)
 	if err != nil {
 		return err
 	}
-	n.Provisioning, err = dps.New(dps.Config{IDScope: n.settings.idScope, Store: n.State, Hub: linkedHub{n.hub}, Logger: n.log})
+	n.Provisioning, err = n.newProvisioning(ctx, issuer)
 	if err != nil {
 		return err
 	}
@@ -232,13 +283,22 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 		return err
 	}
 	n.routes = newRoutes(n, n.cfg.Routed)
+	n.routes.want(ctx) // before the first device can connect
+	if err := meter.Gauges(n.metrics, n.counts); err != nil {
+		return err
+	}
+	n.relay = newRelay(n)
 	n.feed = live.New(n.facts, n.log)
-	n.mqtt, err = mqtt.New(mqtt.Config{Core: n.hub, Provisioner: n.Provisioning, TLS: n.PKI.DeviceTLS(), Logger: n.log, Metrics: mqtt.NewMetrics(n.metrics), FaultInjection: n.cfg.FaultInjection})
+	n.mqtt, err = mqtt.New(mqtt.Config{Core: n.hub, Provisioner: n.Provisioning, TLS: n.PKI.DeviceTLS(), Logger: n.log, Metrics: mqtt.NewMetrics(n.metrics), Admit: n.network.gate(ipfilter.DeviceAPI), FaultInjection: n.cfg.FaultInjection})
 	if err != nil {
 		return err
 	}
-	n.amqp = amqp.New(amqp.Config{TLS: n.PKI.DeviceTLS(), Logger: n.log})
+	n.amqp = amqp.New(amqp.Config{TLS: n.PKI.DeviceTLS(), Admit: n.network.gate(ipfilter.Targets...), Logger: n.log})
 	n.Connection = n.connection(ports)
+	if n.subscriptions, err = newSubscriptions(n); err != nil {
+		return err
+	}
+	n.subscriptions.Want(ctx) // before the first device can connect
 	n.web, err = n.newWeb(guard, provisioningGuard, cas)
 	return err
 }
@@ -256,13 +316,26 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	writers.run("hub", n.hub.Run)
 	writers.run("jobs", n.lead("jobs", n.hub.RunJobs))
 	writers.run("configurations", n.lead("configurations", n.hub.RunConfigurations))
+	writers.run("transfers", n.lead("transfers", n.hub.RunTransfers))
+	writers.run("events", n.lead("events", n.relay.Run))
+	writers.run("interest", n.routes.watch)
+	writers.run("event subscriptions", n.subscriptions.Watch)
+	writers.run("usage", func(ctx context.Context) error {
+		return n.usage.Run(ctx, func(err error) {
+			n.log.Warn("the messages of the day are not counted in the store, trying again", "err", err)
+		})
+	})
 	readers := stages.add(fail)
 	readers.run("provisioning", n.Provisioning.Run)
 	readers.run("intel", n.intel.Run)
 	readers.run("defender", n.lead("defender", n.detector.Run))
 	readers.run("routing", n.lead("routing", n.routes.run))
+	readers.run("event grid", n.lead("event grid", n.subscriptions.Run))
 	readers.run("live feed", n.feed.Run)
+	readers.run("network", n.network.run)
+	readers.run("throttles", n.throttles.run)
 	readers.run("pki", n.PKI.Run)
+	readers.run("collector", paceCollector)
 	if n.files != nil {
 		readers.run("files", n.files.store.Run)
 	}
@@ -277,9 +350,10 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 		}
 		return err
 	}
-	if err := n.Connection.save(n.cfg.Connection); err != nil {
+	if err := n.policies.save(ctx); err != nil {
 		return err
 	}
+	readers.run("policies", n.policies.run)
 	if n.cfg.Ready != nil {
 		if err := n.cfg.Ready(n.Connection); err != nil {
 			return err

@@ -13,30 +13,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/vauban-iot/vauban/central/api"
-	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
-	"github.com/vauban-iot/vauban/hub"
-	"github.com/vauban-iot/vauban/hub/registry"
-	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/pki"
 	"github.com/vauban-iot/vauban/storage/sqlstore"
 )
-
-// linkedHub is the hub as provisioning knows it.
-type linkedHub struct{ hub *hub.Hub }
-
-func (l linkedHub) Host() string { return l.hub.Host() }
-
-func (l linkedHub) Assign(ctx context.Context, a dps.Assignment) (created bool, err error) {
-	return l.hub.Assign(ctx, hub.Assignment{
-		ID: iot.ID{Device: a.DeviceID},
-		Authentication: registry.Authentication{
-			Type: registry.AuthType(a.AuthType), PrimaryKey: a.PrimaryKey, SecondaryKey: a.SecondaryKey,
-			PrimaryThumbprint: a.PrimaryThumbprint, SecondaryThumbprint: a.SecondaryThumbprint,
-		},
-		Edge: a.Edge, Tags: a.Tags, Desired: a.Desired, ResetTwin: a.ResetTwin,
-	})
-}
 
 // authorities are the CAs that prove hub devices: those the operator added, and those of
 // X.509 enrollment groups, since the one binary holds both ends of that trust.
@@ -138,6 +119,20 @@ func (a *authorities) all(ctx context.Context) ([]*x509.Certificate, error) {
 		cas = append(cas, cs[0])
 	}
 	return cas, nil
+}
+
+// stored counts what is on the log, which is the built-in endpoint, too.
+func (n *Node) stored(report func(messages, bytes int, err error)) func(messages, bytes int, err error) {
+	return func(messages, bytes int, err error) {
+		report(messages, bytes, err)
+		if err != nil {
+			return
+		}
+		n.meter.BuiltIn(messages)
+		if n.routes.plain.Load() {
+			n.meter.Add(meter.EgressFallback, messages)
+		}
+	}
 }
 
 type intakeMetrics struct {

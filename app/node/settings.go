@@ -4,11 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
+	"time"
 
 	"github.com/vauban-iot/vauban/access"
+	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/pki"
 	"github.com/vauban-iot/vauban/storage/sqlstore"
 )
 
@@ -36,10 +37,10 @@ func loadSettings(ctx context.Context, store *sqlstore.Store) (settings, error) 
 		return s, err
 	}
 	s.idScope = string(scope)
-	if s.hub, err = loadPolicies(ctx, store, "hub/policies", access.HubPolicies()); err != nil {
+	if s.hub, err = loadPolicies(ctx, store, hubPoliciesSetting, access.HubPolicies()); err != nil {
 		return s, err
 	}
-	if s.provisioning, err = loadPolicies(ctx, store, "dps/policies", access.ProvisioningPolicies()); err != nil {
+	if s.provisioning, err = loadPolicies(ctx, store, provisioningPoliciesSetting, access.ProvisioningPolicies()); err != nil {
 		return s, err
 	}
 	if s.password, err = loadSecret(ctx, store, "console/password"); err != nil {
@@ -56,32 +57,31 @@ func newScope() []byte {
 	return []byte("0ne" + hex.EncodeToString(b[:]))
 }
 
-func loadPolicies(ctx context.Context, store *sqlstore.Store, name string, fresh []access.Policy) ([]access.Policy, error) {
-	var saved []savedPolicy
-	for _, p := range fresh {
-		saved = append(saved, savedPolicy{p.Name, uint16(p.Rights), p.Primary.Reveal(), p.Secondary.Reveal()})
+// openIssuer makes the authority for certificates that devices ask for, or reads the one that stands. It lies in the store, so that
+// all servers of a hub have the same.
+func openIssuer(ctx context.Context, store *sqlstore.Store, hub string) (*pki.DeviceAuthority, error) {
+	const name = "hub/device-authority"
+	material, err := store.Setting(ctx, name)
+	if fault.Is(err, fault.NotFound) {
+		if material, err = pki.NewDeviceAuthority(hub, time.Now()); err == nil {
+			material, err = store.InitSetting(ctx, name, material)
+		}
 	}
-	data, err := json.Marshal(saved)
+	if err != nil {
+		return nil, err
+	}
+	return pki.OpenDeviceAuthority(material, nil)
+}
+
+func loadPolicies(ctx context.Context, store *sqlstore.Store, name string, fresh []access.Policy) ([]access.Policy, error) {
+	data, err := writePolicies(fresh)
 	if err != nil {
 		return nil, err
 	}
 	if data, err = store.InitSetting(ctx, name, data); err != nil {
 		return nil, err
 	}
-	saved = nil
-	if err := json.Unmarshal(data, &saved); err != nil {
-		return nil, fmt.Errorf("setting %s is damaged: %w", name, err)
-	}
-	var ps []access.Policy
-	for _, p := range saved {
-		ps = append(ps, access.Policy{
-			Name: p.Name, Rights: access.Right(p.Rights), Primary: secret.New(p.Primary), Secondary: secret.New(p.Secondary),
-		})
-	}
-	if len(ps) == 0 {
-		return nil, fmt.Errorf("setting %s is damaged: no policy", name)
-	}
-	return ps, nil
+	return readPolicies(name, data)
 }
 
 // loadSecret keeps a text that people and headers can carry.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/vauban-iot/vauban/access"
+	"github.com/vauban-iot/vauban/access/ipfilter"
 	"github.com/vauban-iot/vauban/central/api"
 	"github.com/vauban-iot/vauban/central/ui"
 	"github.com/vauban-iot/vauban/head/https"
@@ -19,6 +20,7 @@ import (
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/head/service"
 	"github.com/vauban-iot/vauban/head/upgrade"
+	"github.com/vauban-iot/vauban/hub/eventgrid"
 )
 
 // web is everything on the HTTPS port, told apart by path (design §5).
@@ -39,13 +41,22 @@ func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web,
 		"mqtt":      func(c *upgrade.Conn) { n.mqtt.Take(c) },
 		"AMQPWSB10": func(c *upgrade.Conn) { n.amqp.Take(c) },
 	}, n.log)
+	device, program := n.network.gate(ipfilter.DeviceAPI), n.network.gate(ipfilter.ServiceAPI)
+	w.sockets.Admit(n.network.gate(ipfilter.Targets...)) // MQTT asks for the device's again
+	w.service.Admit(program)
+	w.service.Limit(n.throttles.limiter)
+	w.service.Meter(n.meter)
+	w.device.Admit(device)
 	w.metrics = promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{})
 	var err error
-	w.provisioning, err = provisioning.New(provisioning.Config{Service: n.Provisioning, Guard: dpsGuard, Logger: n.log})
+	w.provisioning, err = provisioning.New(provisioning.Config{Service: n.Provisioning, Guard: dpsGuard, AdmitDevice: device, AdmitService: program, Logger: n.log})
 	if err != nil {
 		return nil, err
 	}
-	w.api, err = api.New(api.Config{Token: n.settings.token, Alerts: n.State, Feed: n.feed, Certificates: cas, Routing: n.routes, Authentication: n.switches, Logger: n.log})
+	w.api, err = api.New(api.Config{
+		Token: n.settings.token, Alerts: n.State, Feed: n.feed, Certificates: cas, Routing: n.routes, DeadLetters: deadLetters{n.State, n.routes}, Authentication: n.switches,
+		Policies: n.policies, Network: n.network, Throttles: n.throttles, Subscriptions: n.subscriptions, Provisioning: n.Provisioning, Logger: n.log,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +80,8 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.console.ServeHTTP(rw, r)
 	case first == "api":
 		w.api.ServeHTTP(rw, r)
+	case r.URL.Path == eventgrid.ValidationPath && r.Method == http.MethodGet:
+		w.n.subscriptions.ServeHTTP(rw, r)
 	case w.provisioning.Owns(segments):
 		w.provisioning.ServeHTTP(rw, r)
 	case first == "healthz" || first == "readyz":

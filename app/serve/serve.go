@@ -11,8 +11,11 @@ import (
 	"strings"
 
 	"github.com/vauban-iot/vauban/app/node"
+	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/bus/diskbus"
 	"github.com/vauban-iot/vauban/bus/natsbus"
 	"github.com/vauban-iot/vauban/config"
+	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/storage/postgres"
 	"github.com/vauban-iot/vauban/storage/sqlite"
@@ -37,15 +40,22 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		}
 		name = host
 	}
-	bus := natsbus.Config{Dir: cfg.Bus.Dir, URL: cfg.Bus.URLs, Replicas: cfg.Bus.Replicas}
 	return node.Run(ctx, node.Config{
 		Name: name, Hostname: cfg.Hostname, Listen: cfg.Listen,
 		MQTTPort: cfg.MQTTPort, HTTPSPort: cfg.HTTPSPort, AMQPPort: cfg.AMQPPort,
-		MasterKey: cfg.MasterKey, PKI: cfg.PKI, Intel: cfg.Intel, Blobs: cfg.Blobs, Routed: cfg.Routed, Connection: cfg.Connection,
+		MasterKey: cfg.MasterKey, PKI: cfg.PKI, Intel: cfg.Intel, Blobs: cfg.Blobs, BlobHosts: cfg.Hosts(), Routed: cfg.Routed, Connection: cfg.Connection,
 		Store: func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error) {
 			return open(ctx, cfg, sealer, o.Logger)
 		},
-		Bus: bus, Version: o.Version, Logger: o.Logger, Ready: o.Ready, Notice: o.Notice,
+		Bus: func(ctx context.Context, handle func(bus.Call)) (bus.Bus, error) {
+			if cfg.Bus.Dir != "" {
+				return diskbus.Open(diskbus.Config{Dir: cfg.Bus.Dir, Handle: handle, Logger: o.Logger})
+			}
+			return natsbus.Open(ctx, natsbus.Config{Dir: cfg.Bus.NATSDir, URL: cfg.Bus.URLs, Replicas: cfg.Bus.Replicas, Handle: handle, Logger: o.Logger})
+		},
+		Shared:   cfg.Bus.URLs != "",
+		Throttle: throttle.Config{Tier: cfg.Throttle.Tier, Units: cfg.Throttle.Units, Limits: cfg.Throttle.Limits},
+		Version:  o.Version, Logger: o.Logger, Ready: o.Ready, Notice: o.Notice,
 	})
 }
 

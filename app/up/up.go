@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/vauban-iot/vauban/app/node"
-	"github.com/vauban-iot/vauban/bus/natsbus"
+	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/bus/diskbus"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/storage/sqlite"
 	"github.com/vauban-iot/vauban/storage/sqlstore"
@@ -31,6 +32,8 @@ type Config struct {
 	MQTTPort  int    // 0 in any of the ports: any free one
 	HTTPSPort int
 	AMQPPort  int
+	// BlobHosts are the hosts whose containers imports and exports may use beside this server's own and loopback.
+	BlobHosts []string
 	Demo      bool
 	// FaultInjection lets devices ask for misbehaviour (hub-device §11); for tests of SDKs.
 	FaultInjection bool
@@ -57,11 +60,13 @@ func Run(ctx context.Context, cfg Config) error {
 	in := func(name string) string { return filepath.Join(cfg.Data, name) }
 	n := node.Config{
 		Hostname: cfg.Hostname, Listen: cfg.Listen, MQTTPort: cfg.MQTTPort, HTTPSPort: cfg.HTTPSPort, AMQPPort: cfg.AMQPPort,
-		MasterKey: in("master.key"), PKI: in("pki"), Intel: in("intel"), Routed: in("routed"), Blobs: in("blobs"), Connection: in(ConnectionFile),
+		MasterKey: in("master.key"), PKI: in("pki"), Intel: in("intel"), Routed: in("routed"), Blobs: in("blobs"), BlobHosts: cfg.BlobHosts, Connection: in(ConnectionFile),
 		Store: func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error) {
 			return sqlite.Open(ctx, sqlite.Config{Path: in("state.db"), Sealer: sealer, Logger: cfg.Logger})
 		},
-		Bus:            natsbus.Config{Dir: in("bus")},
+		Bus: func(_ context.Context, handle func(bus.Call)) (bus.Bus, error) {
+			return diskbus.Open(diskbus.Config{Dir: in("bus"), Handle: handle, Logger: cfg.Logger})
+		},
 		FaultInjection: cfg.FaultInjection,
 		Version:        cfg.Version, Logger: cfg.Logger, Ready: cfg.Ready, Notice: cfg.Notice,
 	}
