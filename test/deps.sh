@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests stand on, as far as it is missing: Debian packages (PostgreSQL,
-# Chromium, mosquitto) and the npm packages that judge Vauban. Run by `make deps`.
+# Chromium, mosquitto, swtpm, Avro for Python) and the npm packages that judge Vauban. Run by `make deps`.
 set -eu
 cd "$(dirname "$0")"
 
@@ -11,8 +11,10 @@ need() { # command package
 need postgres postgresql
 need chromium chromium
 need mosquitto mosquitto
+need swtpm swtpm
 need node nodejs
 need npm npm
+/usr/bin/python3 -c 'import avro' 2>/dev/null || missing="$missing python3-avro" # reads what we write
 if [ -n "$missing" ]; then
 	sudo=""
 	[ "$(id -u)" = 0 ] || sudo=sudo

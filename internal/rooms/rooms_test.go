@@ -26,7 +26,7 @@ var strata = [][]string{
 	{"iot", "bus", "config"},
 	{"access", "pki"},
 	{"hub", "dps", "defender"},
-	{"bus/natsbus", "storage", "head", "sink", "sdk", "sim"},
+	{"bus/diskbus", "bus/natsbus", "storage", "head", "sink", "sdk", "sim"},
 	{"central"},
 	{"app"},
 	{"cmd", "test"},

@@ -55,7 +55,7 @@ func startNATS(t *testing.T) string {
 	for i := range size {
 		s, err := server.NewServer(&server.Options{
 			ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true,
-			JetStream: true, StoreDir: t.TempDir(), SyncAlways: true, MaxPayload: natsbus.MaxAppend + 1<<20,
+			JetStream: true, StoreDir: t.TempDir(), SyncAlways: true, MaxPayload: bus.MaxEntry + 1<<20,
 			Cluster: server.ClusterOpts{Name: "vauban", Host: "127.0.0.1", Port: ports[i]},
 			Routes:  server.RoutesFromStr(strings.Join(routes, ",")),
 		})
@@ -466,7 +466,7 @@ func killed(t *testing.T, a, b *member, urls string) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	log, err := l.Log(t.Context(), natsbus.LogConfig{Name: "telemetry"})
+	log, err := l.Log(t.Context(), bus.LogConfig{Name: "telemetry"})
 	if err != nil {
 		t.Fatal(err)
 	}

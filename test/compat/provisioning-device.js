@@ -4,6 +4,7 @@
 // then uses it.
 
 const { createHmac, X509Certificate } = require('node:crypto');
+const http = require('node:http');
 const { NoRetry } = require('azure-iot-common');
 const { Client, Message } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
@@ -251,4 +252,44 @@ test('coming again: kept, reset or made anew, as the enrollment says', ['DPS-27'
   assert.equal(await come(), 'deviceDataReset');
   assert.deepEqual(await twin(), initial);
   assert.deepEqual((await registry.get(registrationId)).responseBody.authentication.symmetricKey, { primaryKey: someKey(1), secondaryKey: someKey(2) });
+});
+
+test('custom allocation: the webhook hears what the device says, and the device what the webhook says', [], async () => {
+  const asked = [];
+  let answer = { iotHubHostName: host, payload: { color: 'red' }, initialTwin: { tags: { by: 'webhook' }, properties: { desired: {} } } };
+  const hook = http.createServer((request, response) => {
+    let text = '';
+    request.on('data', (chunk) => { text += chunk; });
+    request.on('end', () => {
+      asked.push(JSON.parse(text));
+      response.end(JSON.stringify(answer));
+    });
+  });
+  await new Promise((resolve) => { hook.listen(0, '127.0.0.1', resolve); });
+  cleanup(() => hook.close());
+  const registrationId = name('custom');
+  await service.createOrUpdateIndividualEnrollment({
+    registrationId, attestation: { type: 'symmetricKey', symmetricKey: { primaryKey: someKey(1), secondaryKey: someKey(2) } }, allocationPolicy: 'custom',
+    customAllocationDefinition: { webhookUrl: `http://127.0.0.1:${hook.address().port}/where`, apiVersion: '2021-10-01' },
+  });
+  const result = await register(new SymmetricKeySecurityClient(registrationId, someKey(1)), { modelId: 'dtmi:com:example:Lamp;1' });
+  assigned(result, registrationId);
+  assert.deepEqual(result.payload, { color: 'red' });
+  assert.equal(asked.length, 1);
+  assert.equal(asked[0].deviceRuntimeContext.registrationId, registrationId);
+  assert.deepEqual(asked[0].deviceRuntimeContext.payload, { modelId: 'dtmi:com:example:Lamp;1' });
+  assert.equal(asked[0].individualEnrollment.registrationId, registrationId);
+  assert.deepEqual(asked[0].linkedHubs, [host]);
+  assert.deepEqual((await registry.getTwin(registrationId)).responseBody.tags, { by: 'webhook' });
+
+  answer = { iotHubHostName: 'elsewhere.example.net' };
+  const other = name('custom');
+  await service.createOrUpdateIndividualEnrollment({
+    registrationId: other, attestation: { type: 'symmetricKey', symmetricKey: { primaryKey: someKey(1), secondaryKey: someKey(2) } }, allocationPolicy: 'custom',
+    customAllocationDefinition: { webhookUrl: `http://127.0.0.1:${hook.address().port}/where`, apiVersion: '2021-10-01' },
+  });
+  await rejected(withKey(other, someKey(1)));
+  const { responseBody: record } = await service.getDeviceRegistrationState(other);
+  assert.equal(record.status, 'failed');
+  assert.equal(record.errorCode, 400207);
 });

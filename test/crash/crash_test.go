@@ -25,7 +25,7 @@ import (
 
 	"github.com/vauban-iot/vauban/app/up"
 	"github.com/vauban-iot/vauban/bus"
-	"github.com/vauban-iot/vauban/bus/natsbus"
+	"github.com/vauban-iot/vauban/bus/diskbus"
 	"github.com/vauban-iot/vauban/hub/telemetry"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/sdk/service"
@@ -343,12 +343,12 @@ func (p *promises) checkState(t *testing.T, s *server) {
 
 // checkLog reads the whole log, without a server, and looks for every acknowledged message.
 func (p *promises) checkLog(t *testing.T, data string) {
-	b, err := natsbus.Open(t.Context(), natsbus.Config{Dir: filepath.Join(data, "bus")})
+	b, err := diskbus.Open(diskbus.Config{Dir: filepath.Join(data, "bus")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	log, err := b.Log(t.Context(), natsbus.LogConfig{Name: "telemetry"})
+	log, err := b.Log(t.Context(), bus.LogConfig{Name: "telemetry"})
 	if err != nil {
 		t.Fatal(err)
 	}
