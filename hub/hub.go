@@ -78,6 +78,7 @@ type Hub struct {
 	now func() time.Time
 
 	paced          pacer
+	presence       presenceWriter
 	jobs           *job.Service
 	transfers      *transfer.Service
 	configurations *configuration.Service
@@ -109,6 +110,7 @@ func New(cfg Config) (*Hub, error) {
 	}
 	h := &Hub{cfg: cfg, log: cfg.Logger, now: cfg.Now, seed: maphash.MakeSeed(), sessions: make(map[*session]struct{})}
 	h.paced.intake = cfg.Intake
+	h.presence.store = cfg.Presence
 	h.jobs = job.New(job.Config{Store: cfg.Jobs, Hub: workers{h}, Finder: cfg.Fleet, Tell: cfg.Events.JobDone, Ended: h.jobEnded, Now: cfg.Now, Logger: cfg.Logger})
 	h.transfers = transfer.New(transfer.Config{Store: cfg.Transfers, Hub: h, Configurations: carrier{h}, Blobs: cfg.Blobs, Now: cfg.Now, Logger: cfg.Logger})
 	h.configurations = configuration.New(configuration.Config{Store: cfg.Configurations, Hub: h, Fleet: cfg.Fleet, Now: cfg.Now, Logger: cfg.Logger})

@@ -253,6 +253,65 @@ func TestPresence_ReconnectWhileLeaving(t *testing.T) {
 	}
 }
 
+// gatheredPresence holds the first write up and counts the identities of each.
+type gatheredPresence struct {
+	hub.PresenceStore
+	first, proceed chan struct{}
+
+	mu     sync.Mutex
+	writes []int
+}
+
+func (g *gatheredPresence) SetPresence(ctx context.Context, ps []registry.Presence) error {
+	g.mu.Lock()
+	g.writes = append(g.writes, len(ps))
+	n := len(g.writes)
+	g.mu.Unlock()
+	if n == 1 {
+		close(g.first)
+		<-g.proceed
+	}
+	return g.PresenceStore.SetPresence(ctx, ps)
+}
+
+// Devices that come while a write is under way are written together.
+func TestPresence_Gathered(t *testing.T) {
+	t.Parallel()
+	const devices = 20
+	g := &gatheredPresence{first: make(chan struct{}), proceed: make(chan struct{})}
+	w := hubtest.New(t, hubtest.Options{Memory: true, Presence: func(p hub.PresenceStore) hub.PresenceStore {
+		g.PresenceStore = p
+		return g
+	}})
+	ids := make([]iot.ID, devices)
+	var all sync.WaitGroup
+	for i := range ids {
+		ids[i] = iot.ID{Device: fmt.Sprint("gathered-", i)}
+		d := w.Device(t, ids[i])
+		all.Go(func() {
+			if _, err := w.Connect(context.Background(), w.Credentials(d), iot.Opening{}, &link{}); err != nil {
+				t.Error(err)
+			}
+		})
+		if i == 0 {
+			<-g.first
+		}
+	}
+	time.Sleep(200 * time.Millisecond) // they wait
+	close(g.proceed)
+	all.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if n := len(g.writes); n > 4 {
+		t.Errorf("%d devices took %d writes: %v", devices, n, g.writes)
+	}
+	for _, id := range ids {
+		if d, err := w.Hub.Device(t.Context(), id); err != nil || !d.Connected {
+			t.Errorf("%v: connected %v, %v", id, d.Connected, err)
+		}
+	}
+}
+
 // The presence a crash left behind is gone before the first device connects, and not after.
 func TestPresence_AfterACrash(t *testing.T) {
 	t.Parallel()

@@ -105,9 +105,9 @@ func (s *session) open(ctx context.Context, want iot.Opening) (opened iot.Opened
 	connected := true
 	now := h.now()
 	opened.Session = s
-	return opened, h.cfg.Presence.SetPresence(ctx, []registry.Presence{{
+	return opened, h.presence.set(registry.Presence{
 		ID: s.id, Node: h.cfg.Node, Connected: &connected, Time: now, Activity: now, Facts: h.cfg.Events.Connection(s.id, true, now),
-	}})
+	})
 }
 
 // announceModel writes the plug and play model of the CONNECT to the twin (hub-device §3.11).
@@ -250,7 +250,7 @@ func (s *session) End(ctx context.Context) {
 	if at := s.activity.Load(); at != 0 {
 		p.Activity = time.UnixMicro(at).UTC()
 	}
-	if err := h.cfg.Presence.SetPresence(ctx, []registry.Presence{p}); err != nil {
+	if err := h.presence.set(p); err != nil {
 		h.log.Error("disconnect not recorded", "device", s.id.Device, "module", s.id.Module, "err", err)
 	}
 	if err := h.cfg.Mailbox.Release(ctx, s.id); err != nil {

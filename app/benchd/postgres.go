@@ -63,6 +63,9 @@ url_file = %q
 
 [bus]
 dir = %q
+
+[log]
+level = "warn"
 `, in("master.key"), in("pki"), in("intel"), in("connection.json"), filepath.Join(dir, databaseFile), in("bus"))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, err
