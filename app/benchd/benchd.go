@@ -305,7 +305,7 @@ func (v *vauban) load(cfg Config, rate float64) load.Config {
 }
 
 // settle is how long the server may take to give handshake memory back.
-const settle = 4 * time.Second
+const settle = 6 * time.Second
 
 func (v *vauban) idle(ctx context.Context, cfg Config) (*Idle, error) {
 	// The first sessions pay for what every server has; they are not counted.

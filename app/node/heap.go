@@ -18,6 +18,13 @@ const (
 
 const heapPeriod = 2 * time.Second
 
+// A server whose devices are silent gives back what their coming took: handshakes leave several times the memory
+// that sessions keep.
+const (
+	quiet      = 1 << 20 // bytes allocated in a period; less is silence
+	worthwhile = 8 << 20 // bytes allocated since memory was given back; less is not worth a collection
+)
+
 // paceCollector sets how often Go collects garbage by what lives, unless the operator set GOGC.
 func paceCollector(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" {
@@ -25,17 +32,24 @@ func paceCollector(ctx context.Context) error {
 	}
 	before := debug.SetGCPercent(100)
 	defer debug.SetGCPercent(before)
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	t := time.NewTicker(heapPeriod)
 	defer t.Stop()
 	set := 100
+	var last, returned uint64 // bytes allocated: when it was looked at, when memory was given back
 	for {
-		metrics.Read(live)
+		metrics.Read(heap)
+		live, allocated := heap[0].Value.Uint64(), heap[1].Value.Uint64()
 		// Every change stops the world for a moment: small ones are not worth it.
-		if p := gcPercent(live[0].Value.Uint64()); p > set+set/8 || p < set-set/8 {
+		if p := gcPercent(live); p > set+set/8 || p < set-set/8 {
 			debug.SetGCPercent(p)
 			set = p
 		}
+		if silent(allocated-last, allocated-returned) {
+			debug.FreeOSMemory()
+			returned = allocated
+		}
+		last = allocated
 		select {
 		case <-ctx.Done():
 			return nil
@@ -43,6 +57,9 @@ func paceCollector(ctx context.Context) error {
 		}
 	}
 }
+
+// silent reports whether memory should be given back, by what was allocated since the last look and since it last was.
+func silent(lately, since uint64) bool { return lately < quiet && since > worthwhile }
 
 // gcPercent is what Go calls GOGC: garbage in percent of what lives.
 func gcPercent(live uint64) int {

@@ -12,3 +12,19 @@ func TestGCPercent(t *testing.T) {
 		}
 	}
 }
+
+func TestSilent(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		lately, since uint64
+		want          bool
+	}{
+		{0, 100 << 20, true},
+		{50 << 20, 100 << 20, false}, // at work
+		{1000, 2 << 20, false},       // nothing to win
+	} {
+		if got := silent(c.lately, c.since); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
