@@ -39,7 +39,7 @@ func hubCommand(c *cobra.Command, run func(c *cobra.Command, hub *service.Client
 }
 
 func deviceCommand() *cobra.Command {
-	return group("device", "Manage device identities", deviceCreate(), deviceList(), deviceShow(), deviceDelete())
+	return group("device", "Manage device identities", deviceCreate(), deviceList(), deviceShow(), deviceDelete(), deviceImport(), deviceExport())
 }
 
 func deviceCreate() *cobra.Command {

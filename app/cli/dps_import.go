@@ -98,8 +98,11 @@ type importRefusal struct {
 	Message string `json:"message"`
 }
 
-// maxRefusals bounds how many refusals are told one by one.
-const maxRefusals = 1000
+// Refusals that are told one by one: to programs, and to people.
+const (
+	maxRefusals   = 1000
+	shownRefusals = 20
+)
 
 // progressPeriod is how often people hear how far an import is.
 const progressPeriod = time.Second
@@ -196,15 +199,16 @@ func (i *importer) print(out output) error {
 	if out == "json" {
 		return printJSON(w, i.total)
 	}
-	for _, e := range i.total.Errors {
+	shown := i.total.Errors[:min(len(i.total.Errors), shownRefusals)]
+	for _, e := range shown {
 		name := ""
 		if e.Name != "" {
 			name = " (" + e.Name + ")"
 		}
 		fmt.Fprintf(w, "row %d%s: %s\n", e.Row, name, e.Message)
 	}
-	if n := i.total.Refused - len(i.total.Errors); n > 0 {
-		fmt.Fprintf(w, "and %d more\n", n)
+	if n := i.total.Refused - len(shown); n > 0 {
+		fmt.Fprintf(w, "and %d more; --output json tells them\n", n)
 	}
 	would := ""
 	if i.dry {
