@@ -48,7 +48,27 @@ func TestContract(t *testing.T) { storagetest.All(t, openTemp) }
 
 func BenchmarkStore(b *testing.B) { storagetest.Bench(b, openTemp) }
 
-func BenchmarkFleet(b *testing.B) { storagetest.BenchFleet(b, openTemp) }
+func BenchmarkFleet(b *testing.B) {
+	url := pgtest.SchemaURL(b)
+	storagetest.BenchFleet(b, func(t testing.TB) storagetest.Store {
+		s := openAt(t, url)
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return s
+	}, func() { // autovacuum's work
+		c, err := pgx.Connect(b.Context(), url)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer c.Close(b.Context())
+		if _, err := c.Exec(b.Context(), "VACUUM ANALYZE"); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
 
 // Nodes that start at once on an empty database migrate it once and see each other's writes.
 func TestOpen_ManyNodes(t *testing.T) {

@@ -10,9 +10,15 @@ import (
 // other types compare in some order, which is harmless.
 func compare(column string, names []string, op string, v query.Value, param func(any) string) (string, bool) {
 	var constant any
+	first := ""
 	switch v.Kind {
 	case query.String:
-		constant, _ = v.Str()
+		text, _ := v.Str()
+		constant = text
+		if op == "=" && len(v.Key()) >= len(text)+2 && !strings.Contains(v.Key(), `\`) { // neither cut nor escaped
+			// Most rows do not hold the text at all, which costs a fraction of looking where it stands. An escape may be another spelling.
+			first = "(instr(" + column + ", " + param(v.Key()) + ") > 0 OR instr(" + column + `, '\') > 0) AND `
+		}
 	case query.Number:
 		constant, _ = v.Num()
 	case query.Bool:
@@ -24,5 +30,5 @@ func compare(column string, names []string, op string, v query.Value, param func
 		return "", false
 	}
 	path := `$."` + strings.Join(names, `"."`) + `"`
-	return "json_extract(" + column + ", " + param(path) + ") " + op + " " + param(constant), true
+	return first + "json_extract(" + column + ", " + param(path) + ") " + op + " " + param(constant), true
 }

@@ -48,7 +48,7 @@ func TestContract(t *testing.T) { storagetest.All(t, openTemp) }
 
 func BenchmarkStore(b *testing.B) { storagetest.Bench(b, openTemp) }
 
-func BenchmarkFleet(b *testing.B) { storagetest.BenchFleet(b, openTemp) }
+func BenchmarkFleet(b *testing.B) { storagetest.BenchFleet(b, openTemp, func() {}) }
 
 func TestOpen_StateSurvives(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "with space %41#?&.db")

@@ -146,12 +146,8 @@ const maxConstant = 1 << 10
 func (s *Store) narrow(q *selection, where query.Expr) {
 	comparisons := 0
 	conjuncts := query.Conjuncts(where)
-	// Equalities leave fewer rows than ranges.
-	slices.SortStableFunc(conjuncts, func(a, b query.Expr) int {
-		_, x, _, _ := query.Comparison(a)
-		_, y, _, _ := query.Comparison(b)
-		return rank(x) - rank(y)
-	})
+	// Equalities leave fewer rows than ranges, and those with texts are decided soonest.
+	slices.SortStableFunc(conjuncts, func(a, b query.Expr) int { return rank(a) - rank(b) })
 	for _, x := range conjuncts {
 		path, op, values, ok := query.Comparison(x)
 		if !ok {
@@ -174,14 +170,17 @@ func (s *Store) narrow(q *selection, where query.Expr) {
 	}
 }
 
-func rank(op string) int {
-	switch op {
-	case "=", "IN":
-		return 0
-	case "":
+func rank(x query.Expr) int {
+	_, op, values, _ := query.Comparison(x)
+	switch {
+	case op == "":
+		return 3
+	case op != "=" && op != "IN":
 		return 2
+	case len(values) == 0 || values[0].Kind != query.String:
+		return 1
 	}
-	return 1
+	return 0
 }
 
 // A scan reads in chunks, small ones first: a page of a query often needs few rows, and PostgreSQL

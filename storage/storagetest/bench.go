@@ -95,7 +95,8 @@ func perSecond(b *testing.B) {
 }
 
 // BenchFleet measures queries over 100,000 twins: by an indexed tag, by a value that no index knows, and over all.
-func BenchFleet(b *testing.B, open Open) {
+// settle does what the database does by itself in the first minutes after such a change.
+func BenchFleet(b *testing.B, open Open, settle func()) {
 	const devices = 100_000
 	s := open(b)
 	next := atomic.Int64{}
@@ -119,6 +120,7 @@ func BenchFleet(b *testing.B, open Open) {
 			}
 		}
 	})
+	settle()
 	f := fleet.New(s)
 	for _, q := range []struct {
 		name, text string
