@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +52,8 @@ func (s *server) invokeRaw(id iot.ID, body string) chan outcome {
 	return done
 }
 
+var shortRID = regexp.MustCompile(`^[0-9a-f]{1,5}$`)
+
 // call expects a method request and returns its rid.
 func call(t *testing.T, c *mqtttest.Client, name string) (rid string, payload []byte) {
 	t.Helper()
@@ -59,7 +63,7 @@ func call(t *testing.T, c *mqtttest.Client, name string) (rid string, payload []
 	if !ok || p.QoS != 0 {
 		t.Fatalf("got %q at QoS %d, want %q... at 0", p.Topic, p.QoS, prefix)
 	}
-	if !regexp.MustCompile(`^[0-9a-f]{1,5}$`).MatchString(rid) {
+	if !shortRID.MatchString(rid) {
 		t.Fatalf("rid %q, want at most five lower-case hexadecimal digits", rid)
 	}
 	return rid, p.Payload
@@ -100,6 +104,41 @@ func testMethod_Request(t *testing.T, shared *server) {
 	}
 	c.Publish0(answer(200, rid), nil)
 	<-done
+	c.Disconnect()
+}
+
+// The firmware of ThreadX's getting-started keeps a request id in six bytes, its end among them: ids stay so short however many calls
+// one session answers, and every answer finds its call.
+func TestMethod_ManyCalls(t *testing.T) {
+	if testing.Short() {
+		t.Skip("70,000 calls take some seconds; run without -short")
+	}
+	t.Parallel()
+	conform.Covers(t, "HD-69")
+	const calls, callers = 70_000, 8
+	d := shared.device(t)
+	c := shared.connect(t, d)
+	c.Subscribe(0, methods)
+	var left atomic.Int64
+	left.Store(calls)
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			for n := left.Add(-1); n >= 0; n = left.Add(-1) {
+				want := fmt.Sprintf(`{"n":%d}`, n)
+				r, err := shared.Invoke(t.Context(), d.ID, command.Method{Name: "count", Payload: []byte(want), ResponseTimeout: 30 * time.Second})
+				if err != nil || r.Status != 200 || string(r.Payload) != want {
+					t.Errorf("call %s: %d %s, %v", want, r.Status, r.Payload, err)
+					return
+				}
+			}
+		})
+	}
+	for range calls {
+		rid, payload := call(t, c, "count")
+		c.Publish0(answer(200, rid), payload)
+	}
+	all.Wait()
 	c.Disconnect()
 }
 

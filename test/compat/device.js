@@ -85,7 +85,7 @@ function inbox(client) {
   };
 }
 
-test('cloud-to-device messages arrive and complete', [], async () => {
+test('cloud-to-device messages arrive and complete', ['HD-52'], async () => {
   const d = await device('mail');
   await sendMail(d.deviceId, 'while away', { 'iothub-messageid': 'first' });
   assert.equal(await pending(d.deviceId), 1);
@@ -140,7 +140,7 @@ const update = (twin, patch) => new Promise((resolve, reject) => {
   twin.properties.reported.update(patch, (err) => (err ? reject(err) : resolve()));
 });
 
-test('twin: get, reported properties, desired updates and refusals', [], async () => {
+test('twin: get, reported properties, desired updates and refusals', ['HD-63'], async () => {
   const d = await device('twin');
   await registry.updateTwin(d.deviceId, { tags: { site: 'north' }, properties: { desired: { interval: 10, nested: { a: 1, b: [1, 2] } } } }, '*');
   const client = await connected(d);

@@ -39,7 +39,7 @@ async function listen(d, handlers) {
 
 const call = (deviceId, params) => service.invokeDeviceMethod(deviceId, params);
 
-test('payloads and statuses make the round trip', ['HS-070'], async () => {
+test('payloads and statuses make the round trip', ['HS-070', 'HD-69'], async () => {
   const d = await create('method');
   const asked = [];
   await listen(d, {

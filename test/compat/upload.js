@@ -48,7 +48,7 @@ async function notified(blobName) {
 const stored = (blobName) => raw('GET', `/vauban-uploads/${encodeURIComponent(blobName)}`);
 
 for (const [name, size] of [['one block', 1000], ['several blocks of 4 MiB', 9 * 1024 * 1024 + 5]]) {
-  test(`uploadToBlob: ${name}`, [], async () => {
+  test(`uploadToBlob: ${name}`, ['HD-79'], async () => {
     const { deviceId, client } = await device();
     const content = crypto.randomBytes(size).toString('base64');
     const stream = Readable.from([Buffer.from(content.slice(0, 100)), Buffer.from(content.slice(100))]);
