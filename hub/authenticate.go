@@ -22,6 +22,7 @@ type proof struct {
 	identity registry.Identity
 	method   string
 	expires  time.Time // zero: does not
+	own      bool      // it was the identity's own credential, not that of a policy or of a device above
 	above    []iot.ID  // of a connection on behalf of another: the devices on the way up, which must be enabled
 }
 
@@ -114,6 +115,7 @@ func (h *Hub) checkToken(ctx context.Context, c iot.Credentials, d registry.Iden
 	if err := h.checkOwnToken(t, d, refused); err != nil {
 		return err
 	}
+	p.own = true
 	p.method = methodText(iot.AuthMethod{Scope: scopeOf(d.ID), Type: "sas", By: "iothub", Rule: ruleOf(c)})
 	return nil
 }
@@ -200,6 +202,7 @@ func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registr
 	default:
 		return fault.New(fault.Unauthorized, "the device does not authenticate by certificate")
 	}
+	p.own = true
 	p.method = methodText(iot.AuthMethod{Scope: scopeOf(c.ID), Type: "x509", By: "iothub", Rule: ruleOf(c)})
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/credential"
 	"github.com/vauban-iot/vauban/hub/event"
 	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/fleet/configuration"
@@ -48,7 +49,9 @@ type Config struct {
 	Notices        notice.Store
 	Uploads        *upload.Service // nil: devices may not store files
 	Sessions       command.Sessions
-	Issuer         Issuer // nil: no device has a certificate of ours
+	Issuer         Issuer           // nil: no device has a certificate of ours
+	Credentials    credential.Store // nil: devices may not renew their certificates
+	RenewalPause   time.Duration    // see credential.Config.Pause
 	Intake         *telemetry.Intake
 	Router         *command.Router
 	Events         *event.Maker // nil: the hub tells of nothing
@@ -82,6 +85,7 @@ type Hub struct {
 	jobs           *job.Service
 	transfers      *transfer.Service
 	configurations *configuration.Service
+	credentials    *credential.Service // nil: devices may not renew their certificates
 
 	seed     maphash.Seed
 	locks    [256]sync.Mutex   // order desired updates of one device: see orderDesired
@@ -114,6 +118,12 @@ func New(cfg Config) (*Hub, error) {
 	h.jobs = job.New(job.Config{Store: cfg.Jobs, Hub: workers{h}, Finder: cfg.Fleet, Tell: cfg.Events.JobDone, Ended: h.jobEnded, Now: cfg.Now, Logger: cfg.Logger})
 	h.transfers = transfer.New(transfer.Config{Store: cfg.Transfers, Hub: h, Configurations: carrier{h}, Blobs: cfg.Blobs, Now: cfg.Now, Logger: cfg.Logger})
 	h.configurations = configuration.New(configuration.Config{Store: cfg.Configurations, Hub: h, Fleet: cfg.Fleet, Now: cfg.Now, Logger: cfg.Logger})
+	if cfg.Issuer != nil && cfg.Credentials != nil {
+		var err error
+		if h.credentials, err = credential.New(credential.Config{Store: cfg.Credentials, Issuer: cfg.Issuer, Pause: cfg.RenewalPause, Now: cfg.Now, Logger: cfg.Logger}); err != nil {
+			return nil, err
+		}
+	}
 	return h, nil
 }
 

@@ -4,12 +4,14 @@ import (
 	"crypto/x509"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/credential"
 	"github.com/vauban-iot/vauban/hub/registry"
 )
 
-// Issuer is the authority that gives devices certificates when they register.
+// Issuer is the authority that gives devices certificates, when they register and later.
 type Issuer interface {
 	Root() *x509.Certificate
+	credential.Issuer
 }
 
 // checkIssued judges a device that an authority of the hub's own vouches for: the certificate must be of this very device, not of one

@@ -40,6 +40,11 @@ func (h *Hub) expire(ctx context.Context) {
 	if _, err := h.cfg.Notices.ExpireNotices(ctx, now, notice.MaxQueue); err != nil && ctx.Err() == nil {
 		h.log.Error("expired notices not removed", "err", err)
 	}
+	if h.credentials != nil {
+		if err := h.credentials.Expire(ctx); err != nil && ctx.Err() == nil {
+			h.log.Error("expired certificate requests not removed", "err", err)
+		}
+	}
 	if h.cfg.Uploads == nil {
 		return
 	}

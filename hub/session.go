@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,10 @@ type session struct {
 	authMethod string
 	modelID    string
 	persistent bool
-	above      []iot.ID    // see proof
+	above      []iot.ID            // see proof
+	own        bool                // see proof
+	shown      []*x509.Certificate // that the connection was made with; nil: a token
+	remote     string
 	expiry     *time.Timer // closes the link when its token is too old; nil for certificates
 
 	activity atomic.Int64 // microseconds since 1970 of the last message not yet saved; 0: none
@@ -51,7 +55,10 @@ func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, 
 	}
 	s := &session{
 		hub: h, id: c.ID, link: link, persistent: !want.Clean, modelID: c.ModelID,
-		generation: p.identity.Generation, authMethod: p.method, above: p.above,
+		generation: p.identity.Generation, authMethod: p.method, above: p.above, own: p.own, remote: c.Remote,
+	}
+	if c.Token == "" {
+		s.shown = c.Certificates
 	}
 	if err := h.announceModel(ctx, s); err != nil {
 		return iot.Opened{}, err

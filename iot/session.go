@@ -24,6 +24,15 @@ type Session interface {
 	Mail(ctx context.Context, n int) ([]Mail, error)
 	// Settle completes a locked message.
 	Settle(ctx context.Context, lockToken string) error
+	// RequestCertificate begins an operation that issues the device a certificate, as body asks for. answered is the correlation id
+	// of the answer that the device was told last, whose operation stands against no other; empty when there was none. Failures are
+	// a [CertificateConflict] and those of package fault.
+	RequestCertificate(ctx context.Context, requestID string, body []byte, answered string) (CertificateOperation, error)
+	// CertificateAnswer returns the answer that waits for the device; ok is false when there is none. When there will be one, wait is
+	// how long until then: whoever wants it asks again.
+	CertificateAnswer(ctx context.Context) (a CertificateAnswer, wait time.Duration, ok bool, err error)
+	// CertificateTaken forgets an operation whose answer the device has.
+	CertificateTaken(ctx context.Context, correlationID string) error
 	// SaveSubscriptions remembers what a persistent session subscribed to.
 	SaveSubscriptions(ctx context.Context, subs []Subscription) error
 	// End closes the session. The link hears nothing afterwards.

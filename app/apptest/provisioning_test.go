@@ -29,6 +29,7 @@ import (
 	"github.com/vauban-iot/vauban/sdk/service"
 	wire "github.com/vauban-iot/vauban/wire/mqtt"
 	"github.com/vauban-iot/vauban/wire/sas"
+	"github.com/vauban-iot/vauban/wire/topic"
 )
 
 // fleet is an installation whose provisioning service devices go to.
@@ -312,24 +313,51 @@ func TestProvisioning_IssuedCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := f.comes("d1", fmt.Sprintf(`{"csr":%q}`, base64.StdEncoding.EncodeToString(request)))
-	chain, _ := s["issuedCertificateChain"].([]any)
-	if s["status"] != "assigned" || len(chain) != 3 {
+	issued, _ := s["issuedCertificateChain"].([]any)
+	if s["status"] != "assigned" {
 		t.Fatalf("assigned %v", s)
 	}
-	cfg := f.TLS()
-	mine := tls.Certificate{PrivateKey: key}
-	for _, text := range chain {
-		der, err := base64.StdEncoding.DecodeString(text.(string))
-		if err != nil {
-			t.Fatal(err)
+	connect := func(chain []any) *mqtttest.Client {
+		t.Helper()
+		if len(chain) != 3 {
+			t.Fatalf("the chain is %v", chain)
 		}
-		mine.Certificate = append(mine.Certificate, der)
+		mine := tls.Certificate{PrivateKey: key}
+		for _, text := range chain {
+			der, err := base64.StdEncoding.DecodeString(text.(string))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mine.Certificate = append(mine.Certificate, der)
+		}
+		cfg := f.TLS()
+		cfg.Certificates = []tls.Certificate{mine}
+		c := mqtttest.Dial(t, f.Address(f.Ports.MQTT), cfg)
+		if _, code := c.Connect(wire.Connect{
+			ClientID: "d1", Username: f.Hub.Hostname + "/d1/?api-version=2025-08-01-preview", HasUsername: true, CleanSession: true, KeepAlive: 60,
+		}); code != 0 {
+			t.Fatalf("CONNACK %d", code)
+		}
+		return c
 	}
-	cfg.Certificates = []tls.Certificate{mine}
-	c := mqtttest.Dial(t, f.Address(f.Ports.MQTT), cfg)
-	if _, code := c.Connect(wire.Connect{ClientID: "d1", Username: f.Hub.Hostname + "/d1/?api-version=2021-04-12", HasUsername: true, KeepAlive: 60}); code != 0 {
-		t.Errorf("CONNACK %d", code)
+	// It renews what it got, over the session it got with it.
+	c := connect(issued)
+	c.Subscribe(1, "$iothub/credentials/res/#")
+	c.Publish(string(topic.AppendCredentialRequest(nil, "renew")), fmt.Appendf(nil, `{"id":"d1","csr":%q}`, base64.StdEncoding.EncodeToString(request)))
+	if p := c.NextPublish(); string(p.Topic) != "$iothub/credentials/res/202/?$rid=renew" {
+		t.Fatalf("%s: %s", p.Topic, p.Payload)
 	}
+	p := c.NextPublish()
+	var answer struct{ Certificates []any }
+	if err := json.Unmarshal(p.Payload, &answer); err != nil || string(p.Topic) != "$iothub/credentials/res/200/?$rid=renew" {
+		t.Fatalf("%s: %s", p.Topic, p.Payload)
+	}
+	c.Send(wire.AppendPuback(nil, p.PacketID))
+	c.Disconnect()
+	if answer.Certificates[0] == issued[0] || answer.Certificates[2] != issued[2] {
+		t.Error("want another certificate of the same authority")
+	}
+	connect(answer.Certificates).Disconnect()
 }
 
 // percentile of sorted durations.

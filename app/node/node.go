@@ -253,7 +253,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err != nil {
 		return err
 	}
-	hubConfig.Issuer = issuer
+	hubConfig.Issuer, hubConfig.Credentials = issuer, n.State
 	if n.files != nil {
 		hubConfig.Uploads = n.files.uploads
 	}

@@ -244,6 +244,13 @@ func (c *conn) end(cause error) {
 	c.progress.Broadcast()
 }
 
+// ending reports whether the connection is over, or about to be.
+func (c *conn) ending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause != nil
+}
+
 // drain waits until what the device asked for is done and, when the end is an orderly one, what
 // was accepted is acknowledged and written. It gives up after drainTimeout.
 func (c *conn) drain(orderly bool) {

@@ -20,6 +20,7 @@ type device struct {
 	id      iot.ID
 	session iot.Session
 	prefix  string // devices/{d}/messages/events/ or the module's form
+	version string // api-version of the user name
 	will    *iot.Message
 	ctx     context.Context // ends with the connection
 	cancel  context.CancelFunc
@@ -34,6 +35,7 @@ type device struct {
 	mail    map[uint16]string                 // lock tokens of messages not yet acknowledged, by packet id
 	pulling bool                              // a look into the queue is under way
 	again   bool                              // and another one is due
+	answer  answer                            // of a certificate request
 }
 
 var errLeft = fault.New(fault.ConnectionClosed, "the device left before it answered")
@@ -46,7 +48,7 @@ type call struct {
 var _ iot.Link = (*device)(nil)
 
 func (c *conn) acceptDevice(ctx context.Context, hello *wire.Connect, user topic.Username) error {
-	d := &device{c: c, id: iot.ID{Device: user.Device, Module: user.Module}}
+	d := &device{c: c, id: iot.ID{Device: user.Device, Module: user.Module}, version: user.APIVersion}
 	for i := range d.granted {
 		d.granted[i] = -1
 	}
@@ -89,6 +91,9 @@ func (c *conn) acceptDevice(ctx context.Context, hello *wire.Connect, user topic
 	c.srv.cfg.Metrics.connects.Inc()
 	c.srv.log.Debug("device connected", "head", "mqtt", "device", c.name, "remote", c.nc.RemoteAddr().String(), "clean", hello.CleanSession)
 	d.listen()
+	if d.granted[topic.FilterCredential] >= 0 {
+		_ = c.do(d.certificateAnswer) // an error means the connection is over already
+	}
 	return nil
 }
 
@@ -208,6 +213,8 @@ func (d *device) publish(p *wire.Publish) error {
 		return d.c.do(func() { d.twinGet(t.RID) })
 	case topic.TwinPatchReported:
 		return d.c.do(func() { d.twinPatch(t.RID, body, t.Version) })
+	case topic.CredentialRequest:
+		return d.c.do(func() { d.certificateRequest(t.RID, body) })
 	case topic.MethodResult:
 		d.methodResult(t.RID, t.Status, body)
 		return nil
@@ -297,12 +304,14 @@ func (d *device) subscribe(id uint16, subs []wire.Subscription) error {
 	}
 	return d.c.do(func() {
 		codes := make([]byte, len(subs))
+		credential := false
 		d.mu.Lock()
 		for i, s := range subs {
 			codes[i] = min(s.QoS, 1)
 			if f := topic.ParseFilter(s.Filter); f.Kind != topic.FilterUnknown {
 				d.granted[f.Kind] = int8(codes[i])
 				d.remember(s.Filter, codes[i])
+				credential = credential || f.Kind == topic.FilterCredential
 			} else {
 				d.c.srv.log.Debug("unknown subscription granted without effect", "device", d.c.name, "filter", s.Filter)
 			}
@@ -315,11 +324,14 @@ func (d *device) subscribe(id uint16, subs []wire.Subscription) error {
 		}
 		d.c.write(func(b []byte) []byte { return wire.AppendSuback(b, id, codes) })
 		d.listen()
+		if credential {
+			d.certificateAnswer()
+		}
 	})
 }
 
 // remember keeps a filter for the stored session. Only filters with a meaning come here, and
-// there are no more than ten spellings of them. d.mu must be held.
+// there are no more than a dozen spellings of them. d.mu must be held.
 func (d *device) remember(filter string, qos byte) {
 	for i := range d.filters {
 		if d.filters[i].Filter == filter {
@@ -542,6 +554,9 @@ func systemValue(p bag.Property) string {
 }
 
 func (d *device) puback(id uint16) {
+	if d.certificatePuback(id) {
+		return
+	}
 	d.mu.Lock()
 	token, ok := d.mail[id]
 	d.mu.Unlock()
@@ -578,12 +593,21 @@ func (d *device) ended(cause error) {
 	d.cancel()
 	calls := d.calls
 	d.calls = nil
+	sent := d.answer
 	d.mu.Unlock()
+	if sent.timer != nil {
+		sent.timer.Stop()
+	}
 	for _, c := range calls {
 		c.reply(0, nil, errLeft)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), endTimeout)
 	defer cancel()
+	if sent.correlationID != "" && sent.packet == 0 && isDisconnect(cause) {
+		if err := d.session.CertificateTaken(ctx, sent.correlationID); err != nil {
+			d.c.srv.log.Error("certificate request not ended; its answer comes again", "device", d.c.name, "err", err)
+		}
+	}
 	d.session.End(ctx)
 }
 

@@ -65,7 +65,7 @@ func twinRefusal(err error) (status int, body []byte) {
 	status, code := twinCode(fault.KindOf(err))
 	body, jerr := json.Marshal(twinError{
 		ErrorCode: code, TrackingID: nonce.New(), Message: fault.Public(err),
-		TimestampUTC: time.Now().UTC().Format("2006-01-02T15:04:05.000000000Z"),
+		TimestampUTC: nanoTime(time.Now()),
 	})
 	if jerr != nil {
 		panic(jerr) // strings and numbers always marshal

@@ -37,6 +37,19 @@ func TestErrors_EveryKind(t *testing.T) {
 		}
 		codes[code] = k
 
+		wantStatus, wantCode := status, code
+		switch k {
+		case fault.AlreadyExists:
+			wantStatus, wantCode = 409, 409004
+		case fault.Throttled:
+			wantStatus, wantCode = 429, 429002
+		}
+		var refused certificateError
+		certStatus, certBody := certificateRefusal(err)
+		if jerr := json.Unmarshal(certBody, &refused); jerr != nil || certStatus != wantStatus || refused.ErrorCode != wantCode || refused.Info != nil {
+			t.Errorf("%v: a certificate request is refused with %d %s (%v), want %d and %d", k, certStatus, certBody, jerr, wantStatus, wantCode)
+		}
+
 		gotStatus, body := twinRefusal(err)
 		var e struct {
 			ErrorCode int
@@ -57,6 +70,9 @@ func TestErrors_CausesStayInside(t *testing.T) {
 	inner := errors.New("open /secret/path: permission denied")
 	for _, err := range []error{inner, fault.Wrap(fault.Unavailable, inner, "the database is not available"), fault.Wrap(fault.Internal, inner, "/secret")} {
 		if _, body := twinRefusal(err); strings.Contains(string(body), "secret") {
+			t.Errorf("the device reads %s", body)
+		}
+		if _, body := certificateRefusal(err); strings.Contains(string(body), "secret") {
 			t.Errorf("the device reads %s", body)
 		}
 	}

@@ -138,7 +138,14 @@ func (f *fake) Listen(iot.Feature)                                          {}
 func (f *fake) Mail(context.Context, int) ([]iot.Mail, error)               { return nil, nil }
 func (f *fake) Settle(context.Context, string) error                        { return nil }
 func (f *fake) SaveSubscriptions(context.Context, []iot.Subscription) error { return nil }
-func (f *fake) End(context.Context)                                         {}
+func (f *fake) RequestCertificate(context.Context, string, []byte, string) (iot.CertificateOperation, error) {
+	return iot.CertificateOperation{}, nil
+}
+func (f *fake) CertificateAnswer(context.Context) (iot.CertificateAnswer, time.Duration, bool, error) {
+	return iot.CertificateAnswer{}, 0, false, nil
+}
+func (f *fake) CertificateTaken(context.Context, string) error { return nil }
+func (f *fake) End(context.Context)                            {}
 
 var anyone = iot.ID{Device: "anyone"}
 

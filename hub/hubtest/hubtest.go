@@ -41,6 +41,9 @@ import (
 // Host is the name of hubs made here.
 const Host = "hub.example.net"
 
+// RenewalPause is what a device that asked for a certificate waits at least.
+const RenewalPause = 400 * time.Millisecond
+
 // Patience is how long tests wait for what should happen soon.
 const Patience = 10 * time.Second
 
@@ -169,7 +172,7 @@ func (w *World) start() (err error) {
 	}
 	intake := telemetry.NewIntake(w.facts, nil)
 	w.Hub, err = hub.New(hub.Config{
-		Hosts: []string{Host}, Guard: w.Guard, Registry: reg, Presence: presence, Twins: w.Store, Fleet: fleet.New(w.Store), Jobs: w.Store, Transfers: w.Store, Blobs: w.opts.Blobs, Issuer: w.Issuer, Configurations: w.Store, Mailbox: w.Store, Notices: w.Store, Uploads: uploads, Sessions: w.Store,
+		Hosts: []string{Host}, Guard: w.Guard, Registry: reg, Presence: presence, Twins: w.Store, Fleet: fleet.New(w.Store), Jobs: w.Store, Transfers: w.Store, Blobs: w.opts.Blobs, Issuer: w.Issuer, Credentials: w.Store, RenewalPause: RenewalPause, Configurations: w.Store, Mailbox: w.Store, Notices: w.Store, Uploads: uploads, Sessions: w.Store,
 		Intake: intake, Router: w.Router, Events: events, Authorities: w.authorities, Refused: w.refusals, Throttle: w.Throttle, Meter: w.meter, Now: w.Clock.Now, Logger: log,
 	})
 	if err != nil {
@@ -264,6 +267,13 @@ func (w *World) Trust(cas ...*x509.Certificate) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cas = append(w.cas, cas...)
+}
+
+// Distrust forgets them all.
+func (w *World) Distrust() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cas = nil
 }
 
 // Refuse sets the kinds of tokens that prove nobody.

@@ -29,3 +29,24 @@ func (d Identity) MatchesThumbprint(thumbprints ...string) bool {
 	}
 	return a.Type == SelfSigned && match == 1
 }
+
+// WithThumbprint returns d with the thumbprint of a new certificate beside that of the one that was shown, which is given by its SHA-1 and
+// SHA-256. ok is false when what was shown is not registered.
+func (d Identity) WithThumbprint(fresh string, shown ...string) (_ Identity, ok bool) {
+	fresh = strings.ToUpper(fresh)
+	a := &d.Authentication
+	for _, t := range shown {
+		switch strings.ToUpper(t) {
+		case "":
+		case a.PrimaryThumbprint:
+			a.SecondaryThumbprint, ok = fresh, true
+		case a.SecondaryThumbprint:
+			a.PrimaryThumbprint, ok = fresh, true
+		}
+		if ok && a.Type == SelfSigned {
+			d.ETag = nextETag(d.ETag)
+			return d, true
+		}
+	}
+	return d, false
+}

@@ -336,3 +336,34 @@ func FuzzParseIdentity(f *testing.F) {
 		}
 	})
 }
+
+func TestIdentity_WithThumbprint(t *testing.T) {
+	t.Parallel()
+	a, b, fresh := strings.Repeat("A", 64), strings.Repeat("B", 40), strings.Repeat("c", 64)
+	done := strings.ToUpper(fresh)
+	for name, tc := range map[string]struct {
+		primary, secondary string
+		shown              []string
+		want               [2]string
+		ok                 bool
+	}{
+		"primary shown":          {a, "", []string{"00", strings.ToLower(a)}, [2]string{a, done}, true},
+		"primary shown of two":   {a, b, []string{a}, [2]string{a, done}, true},
+		"secondary shown":        {a, b, []string{strings.ToLower(b), "00"}, [2]string{done, b}, true},
+		"secondary shown of one": {"", b, []string{b}, [2]string{done, b}, true},
+		"both the same":          {a, a, []string{a}, [2]string{a, done}, true},
+		"another shown":          {a, b, []string{"00"}, [2]string{a, b}, false},
+		"nothing shown":          {a, "", nil, [2]string{a, ""}, false},
+		"empty shown":            {a, "", []string{""}, [2]string{a, ""}, false},
+	} {
+		d := registry.Identity{ETag: "e", Authentication: registry.Authentication{Type: registry.SelfSigned, PrimaryThumbprint: tc.primary, SecondaryThumbprint: tc.secondary}}
+		got, ok := d.WithThumbprint(fresh, tc.shown...)
+		if has := [2]string{got.Authentication.PrimaryThumbprint, got.Authentication.SecondaryThumbprint}; ok != tc.ok || has != tc.want || (got.ETag != d.ETag) != tc.ok {
+			t.Errorf("%s: got %v, %v with ETag %q; want %v, %v", name, has, ok, got.ETag, tc.want, tc.ok)
+		}
+	}
+	d := registry.Identity{Authentication: registry.Authentication{Type: registry.CertificateAuthority, PrimaryThumbprint: a}}
+	if _, ok := d.WithThumbprint(fresh, a); ok {
+		t.Error("a device that is not known by thumbprints got one")
+	}
+}

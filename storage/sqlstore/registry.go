@@ -115,38 +115,44 @@ func (s *Store) Identity(ctx context.Context, id iot.ID) (registry.Identity, err
 // Update implements [registry.Store].
 func (s *Store) Update(ctx context.Context, id iot.ID, change func(registry.Identity) (registry.Identity, error)) (registry.Identity, error) {
 	var next registry.Identity
-	err := s.write(ctx, func(ctx context.Context, c Conn) error {
-		now, err := s.identity(ctx, c, id, s.lock(oneIdentity))
-		if err != nil {
-			return err
-		}
-		kept := now
-		if next, err = change(now); err != nil {
-			return err
-		}
-		next.ID = id
-		next.Connected, next.ConnectionTime, next.LastActivity, next.Pending = kept.Connected, kept.ConnectionTime, kept.LastActivity, kept.Pending
-		next.StatusTime = stored(next.StatusTime)
-		scopes, err := toJSON(next.ParentScopes)
-		if err != nil {
-			return err
-		}
-		a := next.Authentication
-		_, err = s.exec(ctx, c, "update identity", `UPDATE identities SET generation = $1, etag = $2, status = $3,
-			status_reason = $4, status_time = $5, auth_type = $6, auth_keys = $7, primary_thumbprint = $8,
-			secondary_thumbprint = $9, edge = $10, scope = $11, parent_scopes = $12, managed_by = $13
-			WHERE device = $14 AND module = $15`,
-			next.Generation, string(next.ETag), string(next.Status),
-			next.StatusReason, micros(next.StatusTime), string(a.Type),
-			s.sealKeys(identityKeys, id.String(), a.PrimaryKey, a.SecondaryKey), a.PrimaryThumbprint,
-			a.SecondaryThumbprint, next.Edge, next.Scope, scopes, next.ManagedBy,
-			id.Device, id.Module)
+	err := s.write(ctx, func(ctx context.Context, c Conn) (err error) {
+		next, err = s.update(ctx, c, id, change)
 		return err
 	})
 	if err != nil {
 		return registry.Identity{}, err
 	}
 	return next, nil
+}
+
+// update changes an identity as part of a write.
+func (s *Store) update(ctx context.Context, c Conn, id iot.ID, change func(registry.Identity) (registry.Identity, error)) (registry.Identity, error) {
+	now, err := s.identity(ctx, c, id, s.lock(oneIdentity))
+	if err != nil {
+		return now, err
+	}
+	next, err := change(now)
+	if err != nil {
+		return now, err
+	}
+	next.ID = id
+	next.Connected, next.ConnectionTime, next.LastActivity, next.Pending = now.Connected, now.ConnectionTime, now.LastActivity, now.Pending
+	next.StatusTime = stored(next.StatusTime)
+	scopes, err := toJSON(next.ParentScopes)
+	if err != nil {
+		return now, err
+	}
+	a := next.Authentication
+	_, err = s.exec(ctx, c, "update identity", `UPDATE identities SET generation = $1, etag = $2, status = $3,
+		status_reason = $4, status_time = $5, auth_type = $6, auth_keys = $7, primary_thumbprint = $8,
+		secondary_thumbprint = $9, edge = $10, scope = $11, parent_scopes = $12, managed_by = $13
+		WHERE device = $14 AND module = $15`,
+		next.Generation, string(next.ETag), string(next.Status),
+		next.StatusReason, micros(next.StatusTime), string(a.Type),
+		s.sealKeys(identityKeys, id.String(), a.PrimaryKey, a.SecondaryKey), a.PrimaryThumbprint,
+		a.SecondaryThumbprint, next.Edge, next.Scope, scopes, next.ManagedBy,
+		id.Device, id.Module)
+	return next, err
 }
 
 // Delete implements [registry.Store]. Twins, mail and sessions go by foreign key.

@@ -33,6 +33,7 @@ import (
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/credential"
 	"github.com/vauban-iot/vauban/hub/event"
 	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/fleet/configuration"
@@ -59,6 +60,7 @@ var (
 	_ job.Store        = (*Store)(nil)
 
 	_ configuration.Store = (*Store)(nil)
+	_ credential.Store    = (*Store)(nil)
 	_ notice.Store        = (*Store)(nil)
 	_ upload.Store        = (*Store)(nil)
 	_ throttle.UsageStore = (*Store)(nil)

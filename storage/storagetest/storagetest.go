@@ -19,6 +19,7 @@ import (
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/credential"
 	"github.com/vauban-iot/vauban/hub/event"
 	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/fleet/configuration"
@@ -46,6 +47,7 @@ type Store interface {
 	job.Store
 	transfer.Store
 	configuration.Store
+	credential.Store
 	notice.Store
 	upload.Store
 	event.Store
@@ -71,6 +73,7 @@ func All(t *testing.T, open Open) {
 	t.Run("Transfers", func(t *testing.T) { Transfers(t, open) })
 	t.Run("Mailbox", func(t *testing.T) { Mailbox(t, open) })
 	t.Run("Notices", func(t *testing.T) { Notices(t, open) })
+	t.Run("Credentials", func(t *testing.T) { Credentials(t, open) })
 	t.Run("Uploads", func(t *testing.T) { Uploads(t, open) })
 	t.Run("Sessions", func(t *testing.T) { Sessions(t, open) })
 	t.Run("Enrollments", func(t *testing.T) { Enrollments(t, open) })

@@ -8,8 +8,12 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -295,6 +299,58 @@ func TestCluster(t *testing.T) {
 		time.Sleep(200 * time.Millisecond) // for the old session to say that it ended
 		if d, err := a.hub(t).Device(t.Context(), "mover"); err != nil || d.ConnectionState != "Connected" {
 			t.Errorf("after the move the device is %s (%v), want Connected", d.ConnectionState, err)
+		}
+	})
+
+	t.Run("a certificate asked for on a comes from b", func(t *testing.T) {
+		create(t, a, "renewer")
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers := make(chan paho.Message, 4)
+		options := func(m *member) *paho.ClientOptions {
+			o := m.options("renewer", false).SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { answers <- m })
+			return o.SetUsername(strings.Replace(o.Username, "2021-04-12", "2025-08-01-preview", 1))
+		}
+		next := func(want string) paho.Message {
+			t.Helper()
+			select {
+			case m := <-answers:
+				if m.Topic() != want {
+					t.Fatalf("got %s: %s; want %s", m.Topic(), m.Payload(), want)
+				}
+				return m
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s did not come", want)
+				return nil
+			}
+		}
+		c, err := connect(options(a))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tok := c.Subscribe("$iothub/credentials/res/#", 1, nil); tok.Wait() && tok.Error() != nil {
+			t.Fatal(tok.Error())
+		}
+		c.Publish(string(topic.AppendCredentialRequest(nil, "over")), 1, false, fmt.Sprintf(`{"id":"renewer","csr":%q}`, base64.StdEncoding.EncodeToString(csr)))
+		next("$iothub/credentials/res/202/?$rid=over")
+		c.Disconnect(0)
+		if c, err = connect(options(b)); err != nil { // the stored session is subscribed
+			t.Fatal(err)
+		}
+		defer c.Disconnect(0)
+		var answer struct{ Certificates [][]byte }
+		if m := next("$iothub/credentials/res/200/?$rid=over"); json.Unmarshal(m.Payload(), &answer) != nil || len(answer.Certificates) != 3 {
+			t.Fatalf("answered %s", m.Payload())
+		}
+		leaf, err := x509.ParseCertificate(answer.Certificates[0])
+		if err != nil || leaf.Subject.CommonName != "renewer" || !key.PublicKey.Equal(leaf.PublicKey) {
+			t.Errorf("issued to %v, %v", leaf.Subject, err)
 		}
 	})
 

@@ -36,6 +36,11 @@ func AppendMethod(dst []byte, name, rid string) []byte {
 	return appendRID(dst, rid)
 }
 
+// AppendCredentialResponse appends the answer to a request for a certificate.
+func AppendCredentialResponse(dst []byte, status int, rid string) []byte {
+	return appendResult(dst, credentialRes, status, rid)
+}
+
 // AppendDPSResponse appends the answer of the provisioning service. retryAfter is in
 // seconds; 0 or less leaves it out.
 func AppendDPSResponse(dst []byte, status int, rid string, retryAfter int) []byte {
@@ -75,6 +80,11 @@ func AppendTwinPatch(dst []byte, rid string) []byte {
 // AppendMethodResult appends the topic that answers a method request.
 func AppendMethodResult(dst []byte, status int, rid string) []byte {
 	return appendResult(dst, methodsRes, status, rid)
+}
+
+// AppendCredentialRequest appends the topic that asks for a certificate.
+func AppendCredentialRequest(dst []byte, rid string) []byte {
+	return appendRID(append(dst, credentialPost...), rid)
 }
 
 // AppendDPSRegister appends the topic of a registration.

@@ -13,6 +13,7 @@ const (
 	FilterTwinResponse            // row 7
 	FilterDesired                 // row 8
 	FilterMethods                 // row 9
+	FilterCredential              // row 12
 	FilterDPSResponse             // dps §4.2
 )
 
@@ -34,6 +35,8 @@ func ParseFilter(f string) Filter {
 		return Filter{Kind: FilterDesired}
 	case methodsPost + "#":
 		return Filter{Kind: FilterMethods}
+	case credentialRes + "#":
+		return Filter{Kind: FilterCredential}
 	case dpsRes + "#":
 		return Filter{Kind: FilterDPSResponse}
 	}

@@ -23,7 +23,8 @@ func TestParseFilter(t *testing.T) {
 		"+/#":                                            {},
 		"devices/#":                                      {},
 		"devices//x":                                     {},
-		"$iothub/credentials/res/#":                      {},
+		"$iothub/credentials/res/#":                      {Kind: FilterCredential},
+		"$iothub/credentials/#":                          {},
 		"$iothub/twin/#":                                 {},
 		"$iothub/Methods/POST/#":                         {},
 		"devices/x":                                      {Device: "x"},
@@ -50,7 +51,7 @@ func TestParseFilter(t *testing.T) {
 }
 
 func FuzzParseFilter(f *testing.F) {
-	for _, s := range []string{"devices/+/messages/devicebound/#", "devices/d/modules/m/inputs/#", "devices/d/modules/m/#", "$iothub/twin/res/#", "devices/x/y"} {
+	for _, s := range []string{"devices/+/messages/devicebound/#", "devices/d/modules/m/inputs/#", "devices/d/modules/m/#", "$iothub/twin/res/#", "$iothub/credentials/res/#", "devices/x/y"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -71,6 +72,8 @@ func FuzzParseFilter(f *testing.F) {
 			text = twinDesired + "#"
 		case FilterMethods:
 			text = methodsPost + "#"
+		case FilterCredential:
+			text = credentialRes + "#"
 		case FilterDPSResponse:
 			text = dpsRes + "#"
 		}

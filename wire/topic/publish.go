@@ -15,6 +15,7 @@ const (
 	TwinGet                // row 5
 	TwinPatchReported      // row 6
 	MethodResult           // row 10
+	CredentialRequest      // row 11
 	DPSRegister            // register
 	DPSStatus              // status
 )
@@ -92,6 +93,9 @@ func parseRequest(t string) (p Publish, ok bool) {
 	case strings.HasPrefix(t, methodsRes):
 		p.Kind = MethodResult
 		p.Status, q, ok = parseResult(t[len(methodsRes):])
+	case strings.HasPrefix(t, credentialPost):
+		p.Kind = CredentialRequest
+		q, ok = query(t[len(credentialPost):])
 	case strings.HasPrefix(t, dpsRegister):
 		p.Kind = DPSRegister
 		q, ok = query(t[len(dpsRegister):])

@@ -77,7 +77,9 @@ func TestParsePublish_Refuses(t *testing.T) {
 		"$iothub/twin/GETX/?$rid=1":           ErrUnknown,
 		"$iothub/twin/GET/$rid=1":             ErrUnknown,
 		"$iothub/twin/res/200/?$rid=1":        ErrUnknown,
-		"$iothub/credentials/POST/issueCertificate/?$rid=1":                ErrUnknown,
+		"$iothub/credentials/POST/issueCertificateX/?$rid=1":               ErrUnknown,
+		"$iothub/credentials/POST/?$rid=1":                                 ErrUnknown,
+		"$iothub/credentials/res/200/?$rid=1":                              ErrUnknown,
 		"$iothub/twin/PATCH/properties/desired/?$rid=1":                    ErrUnknown,
 		"$iothub/twin/PATCH/properties/reported/?$rid=1&$version=x":        ErrUnknown,
 		"$iothub/twin/PATCH/properties/reported/?$rid=1&$version=-1":       ErrUnknown,
@@ -96,6 +98,8 @@ func TestParsePublish_Refuses(t *testing.T) {
 		"$iothub/twin/GET/?rid=1":                                          ErrNoRID,
 		"$iothub/methods/res/200":                                          ErrNoRID,
 		"$iothub/twin/PATCH/properties/reported/?$version=1":               ErrNoRID,
+		"$iothub/credentials/POST/issueCertificate/":                       ErrNoRID,
+		"$iothub/credentials/POST/issueCertificate/?$rid=":                 ErrNoRID,
 		"$dps/registrations/PUT/iotdps-register/?":                         ErrNoRID,
 	} {
 		t.Run(in, func(t *testing.T) {
@@ -129,6 +133,7 @@ func TestAppend_IsWhatTheServerReads(t *testing.T) {
 		{AppendTwinGet(nil, "1"), "$iothub/twin/GET/?$rid=1", Publish{Kind: TwinGet, RID: "1"}},
 		{AppendTwinPatch(nil, "2"), "$iothub/twin/PATCH/properties/reported/?$rid=2", Publish{Kind: TwinPatchReported, RID: "2"}},
 		{AppendMethodResult(nil, -7, "3"), "$iothub/methods/res/-7/?$rid=3", Publish{Kind: MethodResult, Status: -7, RID: "3"}},
+		{AppendCredentialRequest(nil, "db8c-1"), "$iothub/credentials/POST/issueCertificate/?$rid=db8c-1", Publish{Kind: CredentialRequest, RID: "db8c-1"}},
 		{AppendDPSRegister(nil, "4"), "$dps/registrations/PUT/iotdps-register/?$rid=4", Publish{Kind: DPSRegister, RID: "4"}},
 		{AppendDPSStatus(nil, "5", "4.op"), "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=5&operationId=4.op", Publish{Kind: DPSStatus, RID: "5", OperationID: "4.op"}},
 	} {
@@ -152,6 +157,8 @@ func appendPublish(p Publish) []byte {
 		return AppendTwinPatch(nil, p.RID)
 	case MethodResult:
 		return AppendMethodResult(nil, p.Status, p.RID)
+	case CredentialRequest:
+		return AppendCredentialRequest(nil, p.RID)
 	case DPSRegister:
 		return AppendDPSRegister(nil, p.RID)
 	default:
@@ -162,7 +169,7 @@ func appendPublish(p Publish) []byte {
 func FuzzParsePublish(f *testing.F) {
 	for _, s := range []string{
 		"devices/d/messages/events", "devices/d/modules/m/messages/events/?a=1/", "$iothub/twin/GET/?$rid=1",
-		"$iothub/twin/PATCH/properties/reported/?$rid=1&$version=2", "$iothub/methods/res/-1/?x&$rid=1",
+		"$iothub/twin/PATCH/properties/reported/?$rid=1&$version=2", "$iothub/methods/res/-1/?x&$rid=1", "$iothub/credentials/POST/issueCertificate/?$rid=1",
 		"$dps/registrations/PUT/iotdps-register/?$rid=1", "$dps/registrations/GET/iotdps-get-operationstatus/?operationId=a&$rid=1",
 	} {
 		f.Add(s)

@@ -7,19 +7,20 @@ type ResponseKind byte
 
 // Kinds of topic a server publishes on, with their row in hub-device §3.1.
 const (
-	ResponseUnknown ResponseKind = iota
-	ResponseC2D                  // row 3
-	ResponseTwin                 // row 7
-	ResponseDesired              // row 8
-	ResponseMethod               // row 9: a method request
-	ResponseDPS                  // dps §4.2
+	ResponseUnknown    ResponseKind = iota
+	ResponseC2D                     // row 3
+	ResponseTwin                    // row 7
+	ResponseDesired                 // row 8
+	ResponseMethod                  // row 9: a method request
+	ResponseCredential              // row 12
+	ResponseDPS                     // dps §4.2
 )
 
 // Response is a topic a client received on. Which fields are set depends on Kind.
 type Response struct {
 	Kind       ResponseKind
-	Status     int    // ResponseTwin, ResponseDPS
-	RID        string // ResponseTwin, ResponseMethod, ResponseDPS
+	Status     int    // ResponseTwin, ResponseCredential, ResponseDPS
+	RID        string // ResponseTwin, ResponseMethod, ResponseCredential, ResponseDPS
 	Version    int64  // ResponseDesired, and ResponseTwin after a PATCH; 0: absent
 	RetryAfter int    // ResponseDPS, seconds; 0: absent
 	Method     string // ResponseMethod
@@ -61,6 +62,9 @@ func parseResponse(t string) (r Response, ok bool) {
 		if r.Method, rest, ok = cutID(t[len(methodsPost):]); ok {
 			q, ok = strings.CutPrefix(rest, "?")
 		}
+	case strings.HasPrefix(t, credentialRes):
+		r.Kind = ResponseCredential
+		r.Status, q, ok = parseResult(t[len(credentialRes):])
 	case strings.HasPrefix(t, dpsRes):
 		r.Kind = ResponseDPS
 		r.Status, q, ok = parseResult(t[len(dpsRes):])

@@ -18,6 +18,7 @@ func TestParseResponse_ReadsWhatTheServerAppends(t *testing.T) {
 		{AppendTwinResponse(nil, 204, "a-b", 5), "$iothub/twin/res/204/?$rid=a-b&$version=5", Response{Kind: ResponseTwin, Status: 204, RID: "a-b", Version: 5}},
 		{AppendDesired(nil, 3), "$iothub/twin/PATCH/properties/desired/?$version=3", Response{Kind: ResponseDesired, Version: 3}},
 		{AppendMethod(nil, "c*reboot", "1f"), "$iothub/methods/POST/c*reboot/?$rid=1f", Response{Kind: ResponseMethod, Method: "c*reboot", RID: "1f"}},
+		{AppendCredentialResponse(nil, 202, "a-1"), "$iothub/credentials/res/202/?$rid=a-1", Response{Kind: ResponseCredential, Status: 202, RID: "a-1"}},
 		{AppendDPSResponse(nil, 200, "1", 0), "$dps/registrations/res/200/?$rid=1", Response{Kind: ResponseDPS, Status: 200, RID: "1"}},
 		{AppendDPSResponse(nil, 202, "1", 3), "$dps/registrations/res/202/?$rid=1&retry-after=3", Response{Kind: ResponseDPS, Status: 202, RID: "1", RetryAfter: 3}},
 	} {
@@ -47,6 +48,8 @@ func TestParseResponse_Refuses(t *testing.T) {
 		"$iothub/methods/POST/name/x?$rid=1":                        ErrUnknown,
 		"$dps/registrations/res/202/?$rid=1&retry-after=soon":       ErrUnknown,
 		"$dps/registrations/res/202/?$rid=1&retry-after=9999999999": ErrUnknown,
+		"$iothub/credentials/res/":                                  ErrUnknown,
+		"$iothub/credentials/res/200/":                              ErrNoRID,
 		"$iothub/twin/res/200/":                                     ErrNoRID,
 		"$iothub/methods/POST/name/?":                               ErrNoRID,
 		"$dps/registrations/res/200/?rid=1":                         ErrNoRID,
@@ -70,6 +73,8 @@ func appendResponse(r Response) []byte {
 		return AppendDesired(nil, r.Version)
 	case ResponseMethod:
 		return AppendMethod(nil, r.Method, r.RID)
+	case ResponseCredential:
+		return AppendCredentialResponse(nil, r.Status, r.RID)
 	default:
 		return AppendDPSResponse(nil, r.Status, r.RID, r.RetryAfter)
 	}
@@ -78,7 +83,7 @@ func appendResponse(r Response) []byte {
 func FuzzParseResponse(f *testing.F) {
 	for _, s := range []string{
 		"devices/d/messages/devicebound/%24.to=x", "$iothub/twin/res/204/?$rid=1&$version=5",
-		"$iothub/twin/PATCH/properties/desired/?$version=3", "$iothub/methods/POST/m/?$rid=1",
+		"$iothub/twin/PATCH/properties/desired/?$version=3", "$iothub/methods/POST/m/?$rid=1", "$iothub/credentials/res/200/?$rid=1",
 		"$dps/registrations/res/202/?retry-after=3&$rid=1",
 	} {
 		f.Add(s)

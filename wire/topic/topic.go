@@ -1,6 +1,6 @@
 // Package topic holds the grammar of IoT Hub and DPS on MQTT: topics in both directions,
 // subscription filters, user names, and the short names of system properties
-// (hub-device §2.2, §3.1, §3.3, §3.7, §3.8; dps §4.1, §4.2).
+// (hub-device §2.2, §3.1, §3.3, §3.7, §3.8, §3.10; dps §4.1, §4.2).
 //
 // Literals are case-sensitive. Device, module, request and operation ids are taken as they
 // stand: the hub never percent-decodes them. Bags are passed on for package bag to read.
@@ -31,6 +31,8 @@ const (
 	twinDesired    = "$iothub/twin/PATCH/properties/desired/"
 	methodsPost    = "$iothub/methods/POST/"
 	methodsRes     = "$iothub/methods/res/"
+	credentialPost = "$iothub/credentials/POST/issueCertificate"
+	credentialRes  = "$iothub/credentials/res/"
 	dpsRegister    = "$dps/registrations/PUT/iotdps-register"
 	dpsStatus      = "$dps/registrations/GET/iotdps-get-operationstatus"
 	dpsRes         = "$dps/registrations/res/"
