@@ -14,12 +14,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/pelletier/go-toml/v2"
@@ -48,6 +50,7 @@ type Config struct {
 	Bus        Bus
 	Log        Log
 	Throttle   Throttle
+	SignIn     SignIn
 
 	origins map[string]string
 }
@@ -83,6 +86,37 @@ var Limits = []string{
 	"twinQueries", "registry", "jobs", "jobDevices", "configurations", "dailyMessages",
 }
 
+// SignIn says how people of the Security Service prove who they are.
+type SignIn struct {
+	Registration string        // who may make an account for itself: invited, loopback or anyone
+	AccessToken  time.Duration // how long one is good
+	RefreshToken time.Duration // how long one that is not used is good
+	Session      time.Duration // after which one proves oneself again
+	Providers    []Provider    // in order of their names
+}
+
+// Provider is an OpenID provider: a table [signin.provider.NAME].
+type Provider struct {
+	Name       string
+	Title      string // for people; NAME when not given
+	Issuer     string // its https address
+	Client     string // this installation's client id there
+	SecretFile string // a file that holds the client secret; none for a public client
+	Accept     string // whom of its people: invited or anyone
+	Domains    string // of mail addresses, separated by commas; empty: all
+}
+
+// DomainList lists Domains, in lower case; nil: all.
+func (p Provider) DomainList() []string {
+	var ds []string
+	for d := range strings.SplitSeq(p.Domains, ",") {
+		if d = strings.ToLower(strings.TrimSpace(d)); d != "" {
+			ds = append(ds, d)
+		}
+	}
+	return ds
+}
+
 // Log says how the server speaks.
 type Log struct {
 	Level  slog.Level
@@ -94,6 +128,7 @@ func Default() *Config {
 	return &Config{
 		Hostname: "localhost", Listen: "127.0.0.1", MQTTPort: 8883, HTTPSPort: 443, AMQPPort: 5671,
 		Store: Store{Kind: "sqlite"}, Bus: Bus{Replicas: 1}, Log: Log{Level: slog.LevelInfo, Format: "text"},
+		SignIn: SignIn{Registration: "invited", AccessToken: 15 * time.Minute, RefreshToken: 14 * 24 * time.Hour, Session: 90 * 24 * time.Hour},
 	}
 }
 
@@ -151,6 +186,68 @@ func number(key string, p *int, least, most int) field {
 	}}
 }
 
+func duration(key string, p *time.Duration, least, most time.Duration) field {
+	return field{key: key, show: func() string { return strconv.Quote(p.String()) }, set: func(s string) error {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return fmt.Errorf("%q is no duration (want \"15m\" or \"336h\")", s)
+		}
+		if d < least || d > most {
+			return fmt.Errorf("%v is outside %v to %v", d, least, most)
+		}
+		*p = d
+		return nil
+	}}
+}
+
+const providerTable = "signin.provider."
+
+var goodProvider = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+
+// addProvider makes room for the provider that a key names; false: it names none.
+func (c *Config) addProvider(key string) bool {
+	rest, ok := strings.CutPrefix(key, providerTable)
+	name, _, full := strings.Cut(rest, ".")
+	if !ok || !full || !goodProvider.MatchString(name) {
+		return false
+	}
+	at, known := slices.BinarySearchFunc(c.SignIn.Providers, name, func(p Provider, name string) int { return strings.Compare(p.Name, name) })
+	if !known {
+		c.SignIn.Providers = slices.Insert(c.SignIn.Providers, at, Provider{Name: name, Title: name, Accept: "invited"})
+	}
+	return true
+}
+
+// fields are the keys of a provider's table.
+func (p *Provider) fields() []field {
+	table := providerTable + p.Name + "."
+	issuer := str(table+"issuer", &p.Issuer)
+	issuer.set = func(s string) error {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			return fmt.Errorf("%q is no address of an issuer (want \"https://id.example.net\")", s)
+		}
+		p.Issuer = s
+		return nil
+	}
+	domains := str(table+"mail_domains", &p.Domains)
+	domains.set = func(s string) error {
+		for d := range strings.SplitSeq(s, ",") {
+			if d = strings.TrimSpace(d); d != "" && !mailDomain.MatchString(d) {
+				return fmt.Errorf("%q is no domain (want \"example.net\")", d)
+			}
+		}
+		p.Domains = s
+		return nil
+	}
+	return []field{
+		str(table+"title", &p.Title), issuer, str(table+"client_id", &p.Client), file(table+"client_secret_file", &p.SecretFile),
+		choice(table+"accept", &p.Accept, "invited", "anyone"), domains,
+	}
+}
+
+var mailDomain = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+
 // limit is a key of the table throttle.
 func (c *Config) limit(name string) field {
 	var key strings.Builder
@@ -180,6 +277,16 @@ func (c *Config) fields() []field {
 	for _, name := range Limits {
 		limits = append(limits, c.limit(name))
 	}
+	signIn := []field{
+		choice("signin.registration", &c.SignIn.Registration, "invited", "loopback", "anyone"),
+		duration("signin.access_token", &c.SignIn.AccessToken, time.Minute, 24*time.Hour),
+		duration("signin.refresh_token", &c.SignIn.RefreshToken, time.Hour, 366*24*time.Hour),
+		duration("signin.session", &c.SignIn.Session, time.Hour, 366*24*time.Hour),
+	}
+	for i := range c.SignIn.Providers {
+		signIn = append(signIn, c.SignIn.Providers[i].fields()...)
+	}
+	limits = append(limits, signIn...)
 	return append([]field{
 		str("hostname", &c.Hostname),
 		{key: "listen", show: func() string { return strconv.Quote(c.Listen) }, set: func(s string) error {
@@ -307,13 +414,16 @@ func parse(name, dir string, text []byte, environ []string) (*Config, error) {
 		return nil, Problems{{Place: place, Text: strings.TrimPrefix(err.Error(), "toml: ")}}
 	}
 	places := positions(name, text)
+	flat := map[string]any{}
+	flatten("", doc, flat)
+	for key := range flat {
+		c.addProvider(key)
+	}
 	fields := c.fields()
 	byKey := map[string]field{}
 	for _, f := range fields {
 		byKey[f.key] = f
 	}
-	flat := map[string]any{}
-	flatten("", doc, flat)
 	for _, key := range sortedKeys(flat) {
 		value := flat[key]
 		place := places[key]
@@ -362,7 +472,7 @@ func parse(name, dir string, text []byte, environ []string) (*Config, error) {
 
 func (c *Config) environment(environ []string, fields []field) (problems Problems) {
 	for _, f := range fields {
-		variable := "VAUBAN_" + strings.ToUpper(strings.ReplaceAll(f.key, ".", "_"))
+		variable := "VAUBAN_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(f.key))
 		for _, e := range environ {
 			name, value, _ := strings.Cut(e, "=")
 			if name != variable {
@@ -408,6 +518,17 @@ func (c *Config) check(name string) (problems Problems) {
 	}
 	if c.Throttle.Units > 0 && c.Throttle.Tier == "" {
 		missing("throttle.units", "units are of a tier; set throttle.tier")
+	}
+	if c.SignIn.AccessToken > c.SignIn.RefreshToken || c.SignIn.RefreshToken > c.SignIn.Session {
+		missing("signin", "an access token must not outlive a refresh token, nor that the session")
+	}
+	for _, p := range c.SignIn.Providers {
+		if p.Issuer == "" {
+			missing(providerTable+p.Name+".issuer", "required: the provider's address, https://...")
+		}
+		if p.Client == "" {
+			missing(providerTable+p.Name+".client_id", "required: this installation's client id at the provider")
+		}
 	}
 	if c.Hostname == "" {
 		missing("hostname", "required: the name devices and programs use")

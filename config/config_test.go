@@ -116,8 +116,55 @@ daily_messages = "off"
 	}
 }
 
+// Who signs in how is safe unless the file says otherwise.
+func TestLoad_SignIn(t *testing.T) {
+	t.Parallel()
+	c, err := parse("f", "/", []byte(good), nil)
+	if err != nil || fmt.Sprint(c.SignIn) != "{invited 15m0s 336h0m0s 2160h0m0s []}" {
+		t.Errorf("without a table: %+v, %v", c.SignIn, err)
+	}
+	c, err = parse("f", "/etc/vauban", []byte(good+`
+[signin]
+registration = "loopback"
+access_token = "5m"
+
+[signin.provider.plant-2]
+issuer = "https://id.plant.example"
+client_id = "vauban"
+client_secret_file = "secrets/plant"
+accept = "anyone"
+mail_domains = "plant.example, Works.example"
+
+[signin.provider.corp]
+title = "Corporate account"
+issuer = "https://login.corp.example/v2"
+client_id = "0001"
+`), []string{"VAUBAN_SIGNIN_PROVIDER_PLANT_2_CLIENT_ID=other", "VAUBAN_SIGNIN_SESSION=1000h"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{loopback 5m0s 336h0m0s 1000h0m0s [{corp Corporate account https://login.corp.example/v2 0001  invited } ` +
+		`{plant-2 plant-2 https://id.plant.example other /etc/vauban/secrets/plant anyone plant.example, Works.example}]}`
+	if got := fmt.Sprint(c.SignIn); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := fmt.Sprint(c.SignIn.Providers[1].DomainList(), c.SignIn.Providers[0].DomainList() == nil); got != "[plant.example works.example] true" {
+		t.Errorf("domains: %s", got)
+	}
+	shown := 0
+	for _, v := range c.Values() {
+		if strings.HasPrefix(v.Key, "signin.provider.corp.") && v.Origin != "default" {
+			shown++
+		}
+	}
+	if shown != 3 {
+		t.Errorf("%d values of a provider are shown with their origin, want 3", shown)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
+	f.Add([]byte(good + "[signin.provider.a]\nissuer = \"https://x\"\nclient_id = \"c\"\n[signin.provider.\"\".b]\nc = 1\n"))
 	f.Add([]byte("[store]\nkind = 1\n[[bus]]\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := parse("f.toml", "/etc", text, nil)

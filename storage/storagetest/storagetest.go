@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/vauban-iot/vauban/access/signin"
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
@@ -57,6 +58,7 @@ type Store interface {
 	InitSetting(ctx context.Context, name string, value []byte) ([]byte, error)
 	UpdateSetting(ctx context.Context, name string, change func([]byte) ([]byte, error)) error
 	throttle.UsageStore
+	signin.Store
 }
 
 // Open makes an empty store and arranges that it is closed when t ends.
@@ -86,6 +88,7 @@ func All(t *testing.T, open Open) {
 	t.Run("Usage", func(t *testing.T) { Usage(t, open) })
 	t.Run("Facts", func(t *testing.T) { Facts(t, open) })
 	t.Run("DeadLetters", func(t *testing.T) { DeadLetters(t, open) })
+	t.Run("SignIn", func(t *testing.T) { SignIn(t, open) })
 	t.Run("Writes", func(t *testing.T) { Writes(t, open) })
 }
 
