@@ -52,7 +52,7 @@ func (n *Node) openContainers() (*azblob.Client, error) {
 	return azblob.New(cfg)
 }
 
-// keySize is that of the key that signs the tokens of uploads.
+// keySize is that of keys that sign tokens.
 const keySize = 32
 
 func (n *Node) openFiles(ctx context.Context, guard *access.Guard) (*files, error) {

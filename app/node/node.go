@@ -20,6 +20,7 @@ import (
 
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/access/ipfilter"
+	"github.com/vauban-iot/vauban/access/signin"
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender"
@@ -27,6 +28,7 @@ import (
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/head/amqp"
 	"github.com/vauban-iot/vauban/head/mqtt"
+	signinhead "github.com/vauban-iot/vauban/head/signin"
 	"github.com/vauban-iot/vauban/hub"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/event"
@@ -64,6 +66,7 @@ type Config struct {
 	Shared bool // other servers write the same store and share the bus
 
 	Throttle throttle.Config // limits, unless the operator sets others
+	SignIn   SignIn
 
 	// FaultInjection lets devices ask for misbehaviour (hub-device §11); for tests of SDKs.
 	FaultInjection bool
@@ -138,6 +141,8 @@ type Node struct {
 	routes     *routes
 	mqtt       *mqtt.Server
 	amqp       *amqp.Server
+	people     *signin.Service
+	signin     *signinhead.Head
 	web        *web
 }
 
@@ -299,6 +304,9 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 		return err
 	}
 	n.subscriptions.Want(ctx) // before the first device can connect
+	if err := n.newSignIn(ctx); err != nil {
+		return err
+	}
 	n.web, err = n.newWeb(guard, provisioningGuard, cas)
 	return err
 }
@@ -327,6 +335,7 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	})
 	readers := stages.add(fail)
 	readers.run("provisioning", n.Provisioning.Run)
+	readers.run("sign-in", n.people.Run)
 	readers.run("intel", n.intel.Run)
 	readers.run("defender", n.lead("defender", n.detector.Run))
 	readers.run("routing", n.lead("routing", n.routes.run))

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/subtle"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 	"github.com/vauban-iot/vauban/head/provisioning"
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/head/service"
+	"github.com/vauban-iot/vauban/head/signin"
 	"github.com/vauban-iot/vauban/head/upgrade"
 	"github.com/vauban-iot/vauban/hub/eventgrid"
 )
@@ -82,6 +82,8 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.api.ServeHTTP(rw, r)
 	case r.URL.Path == eventgrid.ValidationPath && r.Method == http.MethodGet:
 		w.n.subscriptions.ServeHTTP(rw, r)
+	case signin.Owns(r.URL.Path):
+		w.n.signin.ServeHTTP(rw, r)
 	case w.provisioning.Owns(segments):
 		w.provisioning.ServeHTTP(rw, r)
 	case first == "healthz" || first == "readyz":
@@ -89,7 +91,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		rw.Write([]byte("ok\n"))
 	case first == "metrics":
 		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if subtle.ConstantTimeCompare([]byte(token), w.n.settings.token.Reveal()) != 1 {
+		if !w.n.isAdministrator(token) {
 			rw.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(rw, "metrics need the API token of connection.json", http.StatusUnauthorized)
 			return

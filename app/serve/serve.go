@@ -40,6 +40,10 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		}
 		name = host
 	}
+	people, err := signIn(cfg.SignIn)
+	if err != nil {
+		return err
+	}
 	return node.Run(ctx, node.Config{
 		Name: name, Hostname: cfg.Hostname, Listen: cfg.Listen,
 		MQTTPort: cfg.MQTTPort, HTTPSPort: cfg.HTTPSPort, AMQPPort: cfg.AMQPPort,
@@ -54,6 +58,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 			return natsbus.Open(ctx, natsbus.Config{Dir: cfg.Bus.NATSDir, URL: cfg.Bus.URLs, Replicas: cfg.Bus.Replicas, Handle: handle, Logger: o.Logger})
 		},
 		Shared:   cfg.Bus.URLs != "",
+		SignIn:   people,
 		Throttle: throttle.Config{Tier: cfg.Throttle.Tier, Units: cfg.Throttle.Units, Limits: cfg.Throttle.Limits},
 		Version:  o.Version, Logger: o.Logger, Ready: o.Ready, Notice: o.Notice,
 	})
