@@ -34,6 +34,7 @@ import (
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/sphere"
 )
 
 // Store is everything a backend keeps.
@@ -53,6 +54,7 @@ type Store interface {
 	upload.Store
 	event.Store
 	routing.DeadLetterStore
+	sphere.Store
 	Setting(ctx context.Context, name string) ([]byte, error)
 	PutSetting(ctx context.Context, name string, value []byte) error
 	InitSetting(ctx context.Context, name string, value []byte) ([]byte, error)
@@ -83,11 +85,13 @@ func All(t *testing.T, open Open) {
 	t.Run("Registrations", func(t *testing.T) { Registrations(t, open) })
 	t.Run("CAs", func(t *testing.T) { CAs(t, open) })
 	t.Run("LinkedHubs", func(t *testing.T) { LinkedHubs(t, open) })
+	t.Run("Sphere", func(t *testing.T) { Sphere(t, open) })
 	t.Run("Alerts", func(t *testing.T) { Alerts(t, open) })
 	t.Run("Settings", func(t *testing.T) { Settings(t, open) })
 	t.Run("Usage", func(t *testing.T) { Usage(t, open) })
 	t.Run("Facts", func(t *testing.T) { Facts(t, open) })
 	t.Run("DeadLetters", func(t *testing.T) { DeadLetters(t, open) })
+	t.Run("Attestations", func(t *testing.T) { Attestations(t, open) })
 	t.Run("SignIn", func(t *testing.T) { SignIn(t, open) })
 	t.Run("Writes", func(t *testing.T) { Writes(t, open) })
 }
