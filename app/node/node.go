@@ -27,6 +27,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/head/amqp"
+	attestationhead "github.com/vauban-iot/vauban/head/attestation"
 	"github.com/vauban-iot/vauban/head/mqtt"
 	signinhead "github.com/vauban-iot/vauban/head/signin"
 	"github.com/vauban-iot/vauban/hub"
@@ -40,6 +41,8 @@ import (
 	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/pki"
+	"github.com/vauban-iot/vauban/sphere"
+	"github.com/vauban-iot/vauban/sphere/attest"
 	"github.com/vauban-iot/vauban/storage/azblob"
 	"github.com/vauban-iot/vauban/storage/sqlstore"
 )
@@ -143,7 +146,11 @@ type Node struct {
 	amqp       *amqp.Server
 	people     *signin.Service
 	signin     *signinhead.Head
-	web        *web
+	// sphere is the Security Service, attest what its devices prove themselves to.
+	sphere      *sphere.Service
+	attest      *attest.Service
+	attestation *attestationhead.Head
+	web         *web
 }
 
 // IDScope is that of the provisioning service.
@@ -307,6 +314,9 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err := n.newSignIn(ctx); err != nil {
 		return err
 	}
+	if err := n.newSphere(ctx); err != nil {
+		return err
+	}
 	n.web, err = n.newWeb(guard, provisioningGuard, cas)
 	return err
 }
@@ -336,6 +346,7 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	readers := stages.add(fail)
 	readers.run("provisioning", n.Provisioning.Run)
 	readers.run("sign-in", n.people.Run)
+	readers.run("tenants' CAs", n.sphere.Run)
 	readers.run("intel", n.intel.Run)
 	readers.run("defender", n.lead("defender", n.detector.Run))
 	readers.run("routing", n.lead("routing", n.routes.run))

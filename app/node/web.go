@@ -84,6 +84,8 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.n.subscriptions.ServeHTTP(rw, r)
 	case signin.Owns(r.URL.Path):
 		w.n.signin.ServeHTTP(rw, r)
+	case w.n.attestation.Owns(segments):
+		w.n.attestation.ServeHTTP(rw, r)
 	case w.provisioning.Owns(segments):
 		w.provisioning.ServeHTTP(rw, r)
 	case first == "healthz" || first == "readyz":

@@ -16,6 +16,7 @@ import (
 	"github.com/vauban-iot/vauban/internal/atomicfile"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/sim/demo"
+	"github.com/vauban-iot/vauban/sim/device"
 )
 
 // demoAddress is documentation space (RFC 5737): nobody's, so listing it accuses nobody.
@@ -45,8 +46,10 @@ func runDemo(ctx context.Context, cfg Config, n *node.Node) error {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(n.PKI.RootPEM())
 	return demo.Run(ctx, demo.Config{
-		Address: net.JoinHostPort(n.Connection.Address(), strconv.Itoa(n.Connection.Ports.MQTT)), Host: cfg.Hostname,
-		IDScope: n.IDScope(), GroupKey: key.Reveal(), Bad: demoAddress, Logger: cfg.Logger,
-		TLS: &tls.Config{RootCAs: pool, ServerName: cfg.Hostname, MinVersion: tls.VersionTLS12},
+		Service: device.Service{
+			Address: net.JoinHostPort(n.Connection.Address(), strconv.Itoa(n.Connection.Ports.MQTT)), Host: cfg.Hostname, IDScope: n.IDScope(),
+			TLS: &tls.Config{RootCAs: pool, ServerName: cfg.Hostname, MinVersion: tls.VersionTLS12},
+		},
+		GroupKey: key.Reveal(), Bad: demoAddress, Logger: cfg.Logger,
 	})
 }

@@ -5,7 +5,6 @@ package demo
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,13 +12,13 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
 	"github.com/vauban-iot/vauban/iot"
+	"github.com/vauban-iot/vauban/sim/device"
 	"github.com/vauban-iot/vauban/wire/bag"
 	"github.com/vauban-iot/vauban/wire/sas"
 	"github.com/vauban-iot/vauban/wire/secmsg"
@@ -28,11 +27,8 @@ import (
 
 // Config says where the boards go.
 type Config struct {
-	Address  string // mqtts host:port
-	Host     string // of provisioning and hub
-	IDScope  string
-	GroupKey []byte // of a symmetric enrollment group
-	TLS      *tls.Config
+	Service  device.Service
+	GroupKey []byte     // of a symmetric enrollment group
 	Bad      netip.Addr // a listed address for one board to talk to
 	Logger   *slog.Logger
 }
@@ -75,19 +71,18 @@ const tokenLife = time.Hour
 func board(ctx context.Context, cfg Config, i int) error {
 	id := boards[i].id
 	key := sas.DeriveKey(cfg.GroupKey, id)
-	device, err := provision(ctx, cfg, id, key)
+	until := time.Now().Add(tokenLife)
+	given, err := cfg.Service.Provision(ctx, id, sas.Sign(cfg.Service.IDScope+"/registrations/"+id, key, until, "registration"))
 	if err != nil {
 		return fmt.Errorf("provision: %w", err)
 	}
 	gone := make(chan error, 1)
-	user := topic.Username{Host: cfg.Host, Device: device, APIVersion: "2021-04-12", ClientType: "vauban-demo"}
-	c := paho.NewClient(options(cfg, device, user.String(), sas.Sign(cfg.Host+"/devices/"+device, key, time.Now().Add(tokenLife), "")).
-		SetConnectionLostHandler(func(_ paho.Client, err error) { gone <- err }))
-	if err := wait(ctx, c.Connect()); err != nil {
+	c, err := cfg.Service.Connect(ctx, given, "vauban-demo", sas.Sign(cfg.Service.Host+"/devices/"+given, key, until, ""), func(err error) { gone <- err })
+	if err != nil {
 		return err
 	}
 	defer c.Disconnect(200)
-	if err := wait(ctx, c.Subscribe("$iothub/methods/POST/#", 0, func(c paho.Client, m paho.Message) {
+	if err := device.Wait(ctx, c.Subscribe("$iothub/methods/POST/#", 0, func(c paho.Client, m paho.Message) {
 		if r, err := topic.ParseResponse(m.Topic()); err == nil {
 			c.Publish(string(topic.AppendMethodResult(nil, 200, r.RID)), 0, false, m.Payload())
 		}
@@ -95,10 +90,10 @@ func board(ctx context.Context, cfg Config, i int) error {
 		return err
 	}
 	report := fmt.Appendf(nil, `{"model":"virtual board","period":%g}`, boards[i].seconds)
-	if err := wait(ctx, c.Publish(string(topic.AppendTwinPatch(nil, "1")), 0, false, report)); err != nil {
+	if err := device.Wait(ctx, c.Publish(string(topic.AppendTwinPatch(nil, "1")), 0, false, report)); err != nil {
 		return err
 	}
-	return measure(ctx, cfg, i, c, device, gone)
+	return measure(ctx, cfg, i, c, given, gone)
 }
 
 // Periods of a board's messages, and when it takes a new token.
@@ -108,7 +103,7 @@ const (
 	renewal         = tokenLife * 3 / 4
 )
 
-func measure(ctx context.Context, cfg Config, i int, c paho.Client, device string, gone <-chan error) error {
+func measure(ctx context.Context, cfg Config, i int, c paho.Client, id string, gone <-chan error) error {
 	b := boards[i]
 	start := time.Now()
 	telemetry := time.NewTicker(telemetryPeriod)
@@ -117,7 +112,7 @@ func measure(ctx context.Context, cfg Config, i int, c paho.Client, device strin
 	defer security.Stop()
 	renew := time.NewTimer(renewal)
 	defer renew.Stop()
-	events := string(topic.AppendTelemetry(nil, device, ""))
+	events := string(topic.AppendTelemetry(nil, id, ""))
 	typed := events + string(bag.Append(nil, []bag.Property{{Name: "$.ct", Value: "application/json"}, {Name: "$.ce", Value: "utf-8"}}))
 	flagged := events + string(bag.Append(nil, []bag.Property{{Name: "mti", Value: "2.3-1-0-0"}, {Name: "$.ifid", Value: iot.SecurityInterface}}))
 	for first := true; ; first = false {
@@ -127,11 +122,11 @@ func measure(ctx context.Context, cfg Config, i int, c paho.Client, device strin
 		if err != nil {
 			return err
 		}
-		if err := wait(ctx, c.Publish(typed, 1, false, body)); err != nil {
+		if err := device.Wait(ctx, c.Publish(typed, 1, false, body)); err != nil {
 			return err
 		}
 		if first {
-			if err := wait(ctx, c.Publish(flagged, 1, false, flows(cfg, b.roams))); err != nil {
+			if err := device.Wait(ctx, c.Publish(flagged, 1, false, flows(cfg, b.roams))); err != nil {
 				return err
 			}
 		}
@@ -143,7 +138,7 @@ func measure(ctx context.Context, cfg Config, i int, c paho.Client, device strin
 		case <-renew.C:
 			return errors.New("the token is renewed")
 		case <-security.C:
-			if err := wait(ctx, c.Publish(flagged, 1, false, flows(cfg, b.roams))); err != nil {
+			if err := device.Wait(ctx, c.Publish(flagged, 1, false, flows(cfg, b.roams))); err != nil {
 				return err
 			}
 		case <-telemetry.C:
@@ -167,79 +162,4 @@ func flows(cfg Config, roams bool) []byte {
 		Agent: "defender-iot-micro-agent", AgentVersion: "3.5.4",
 		Events: []secmsg.Event{{Name: "NetworkActivity", Time: time.Now(), Interval: securityPeriod, Flows: fs}},
 	})
-}
-
-func options(cfg Config, clientID, user, password string) *paho.ClientOptions {
-	return paho.NewClientOptions().AddBroker("ssl://" + cfg.Address).SetTLSConfig(cfg.TLS).SetClientID(clientID).
-		SetUsername(user).SetPassword(password).SetProtocolVersion(4).SetCleanSession(true).
-		SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(10 * time.Second)
-}
-
-const answerTimeout = 20 * time.Second
-
-func wait(ctx context.Context, t paho.Token) error {
-	select {
-	case <-t.Done():
-		return t.Error()
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(answerTimeout):
-		return errors.New("no answer in time")
-	}
-}
-
-// provision registers the board and returns the device id it was given (dps §3, §4).
-func provision(ctx context.Context, cfg Config, id string, key []byte) (string, error) {
-	user := topic.Username{DPS: true, IDScope: cfg.IDScope, RegistrationID: id, APIVersion: "2019-03-31"}
-	token := sas.Sign(cfg.IDScope+"/registrations/"+id, key, time.Now().Add(tokenLife), "registration")
-	c := paho.NewClient(options(cfg, id, user.String(), token))
-	if err := wait(ctx, c.Connect()); err != nil {
-		return "", err
-	}
-	defer c.Disconnect(100)
-	answers := make(chan paho.Message, 4)
-	if err := wait(ctx, c.Subscribe("$dps/registrations/res/#", 1, func(_ paho.Client, m paho.Message) { answers <- m })); err != nil {
-		return "", err
-	}
-	ask := string(topic.AppendDPSRegister(nil, "1"))
-	for {
-		if err := wait(ctx, c.Publish(ask, 1, false, `{"registrationId":"`+id+`"}`)); err != nil {
-			return "", err
-		}
-		var m paho.Message
-		select {
-		case m = <-answers:
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(answerTimeout):
-			return "", errors.New("no answer in time")
-		}
-		r, err := topic.ParseResponse(m.Topic())
-		if err != nil {
-			return "", err
-		}
-		var body struct {
-			OperationID string `json:"operationId"`
-			Status      string `json:"status"`
-			State       struct {
-				DeviceID string `json:"deviceId"`
-			} `json:"registrationState"`
-			Message string `json:"message"`
-		}
-		if err := json.Unmarshal(m.Payload(), &body); err != nil {
-			return "", err
-		}
-		switch {
-		case body.Status == "assigned":
-			return body.State.DeviceID, nil
-		case r.Status != 202:
-			return "", fmt.Errorf("refused with %d: %s", r.Status, strings.TrimSpace(body.Message+" "+body.Status))
-		}
-		ask = string(topic.AppendDPSStatus(nil, "2", body.OperationID))
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(time.Duration(max(r.RetryAfter, 1)) * time.Second):
-		}
-	}
 }
