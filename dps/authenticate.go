@@ -298,6 +298,13 @@ func (s *Service) certificateGroup(ctx context.Context, c *Caller) error {
 		}
 		return refused("the certificate is refused: %w", reason)
 	}
+	if s.cfg.Vouch != nil {
+		if err := s.cfg.Vouch(ctx, certs); fault.Is(err, fault.Unavailable) {
+			return err
+		} else if err != nil {
+			return refused("the certificate counts no more: %w", err)
+		}
+	}
 	c.enrollment = nearest.Enrollment
 	c.deviceID, c.fixedID = certs[0].Subject.CommonName, true
 	c.auth = Assignment{AuthType: AuthCertificateAuthority}

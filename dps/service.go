@@ -2,6 +2,7 @@ package dps
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ type Config struct {
 	Webhooks Asker
 	// Secret makes challenges for TPMs; servers that stand beside each other have the same. Unset: one that is made now.
 	Secret secret.Secret
+	// Vouch says whether a certificate below a group's CA, whose chain verified, still counts; nil: nobody is asked. Its failures are
+	// fault.Unauthorized, Disabled and Unavailable.
+	Vouch  func(ctx context.Context, chain []*x509.Certificate) error
 	Limits Limits
 	Now    func() time.Time
 	Logger *slog.Logger // nil: slog.Default()

@@ -199,6 +199,11 @@ func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registr
 		if err := h.checkIssued(chain, d); err != nil {
 			return err
 		}
+		if h.cfg.Vouch != nil {
+			if err := h.cfg.Vouch(ctx, c.Certificates); err != nil {
+				return err
+			}
+		}
 	default:
 		return fault.New(fault.Unauthorized, "the device does not authenticate by certificate")
 	}

@@ -58,6 +58,9 @@ type Config struct {
 	Node           string       // tells this server from others on the same store; empty when there are none
 	// Authorities returns the CAs whose certificates prove devices of type certificateAuthority.
 	Authorities func(ctx context.Context) ([]*x509.Certificate, error)
+	// Vouch says whether a certificate of one of these CAs, whose chain verified, still counts; nil: nobody is asked. Its failures are
+	// fault.Unauthorized, Disabled and Unavailable.
+	Vouch func(ctx context.Context, chain []*x509.Certificate) error
 	// Refused returns the kinds of tokens that prove nobody, whoever signed them; nil: none are.
 	Refused func(ctx context.Context) (access.Refused, error)
 	// Throttle limits how often things may be asked of the hub; nil: nothing is limited.

@@ -131,10 +131,14 @@ func stage(s ManufacturingState) int {
 
 // SetDeviceEnabled says whether a device gets certificates. Those that it has are good until they end, a day at most.
 func (s *Service) SetDeviceEnabled(ctx context.Context, c Caller, tenant, device string, enabled bool, match *iot.Match) (Device, error) {
-	return s.change(ctx, c, tenant, device, "SetDeviceEnabled", match, func(d *Device) error {
+	d, err := s.change(ctx, c, tenant, device, "SetDeviceEnabled", match, func(d *Device) error {
 		d.Enabled = enabled
 		return nil
 	}, "enabled", enabled)
+	if err == nil && !enabled && s.cfg.Disabled != nil {
+		s.cfg.Disabled(d.ID)
+	}
+	return d, err
 }
 
 // change changes one device of a tenant.

@@ -41,8 +41,10 @@ type Config struct {
 	// TenantsPerUser is in how many tenants a caller may be Administrator and still make another; 0: 10; negative: only
 	// administrators of the installation make tenants.
 	TenantsPerUser int
-	Now            func() time.Time // nil: time.Now
-	Logger         *slog.Logger     // nil: slog.Default()
+	// Disabled hears of devices that were disabled, after it is written; nil: nobody does.
+	Disabled func(device string)
+	Now      func() time.Time // nil: time.Now
+	Logger   *slog.Logger     // nil: slog.Default()
 }
 
 // Service is one Security Service. It is safe for concurrent use.

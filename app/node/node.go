@@ -258,7 +258,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	}
 	hubConfig := hub.Config{
 		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Transfers: n.State, Configurations: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
-		Intake: n.intake, Router: n.router, Events: events, Authorities: cas.all, Refused: n.switches.Refused,
+		Intake: n.intake, Router: n.router, Events: events, Authorities: cas.all, Vouch: n.vouch, Refused: n.switches.Refused,
 		Throttle: n.throttles.limiter, Meter: n.meter, Logger: n.log,
 	}
 	issuer, err := openIssuer(ctx, n.State, n.cfg.Hostname)

@@ -33,7 +33,7 @@ func (n *Node) newProvisioning(ctx context.Context, issuer *pki.DeviceAuthority)
 		return nil, err
 	}
 	return dps.New(dps.Config{
-		IDScope: n.settings.idScope, Store: n.State, Hub: ownHub{n.hub, issuer}, Dial: dialHub, Webhooks: newAsker(), Secret: key, Logger: n.log,
+		IDScope: n.settings.idScope, Store: n.State, Hub: ownHub{n.hub, issuer}, Dial: dialHub, Webhooks: newAsker(), Secret: key, Vouch: n.vouch, Logger: n.log,
 	})
 }
 

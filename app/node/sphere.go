@@ -7,15 +7,22 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	attestationhead "github.com/vauban-iot/vauban/head/attestation"
 	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/sphere"
 	"github.com/vauban-iot/vauban/sphere/attest"
 	"github.com/vauban-iot/vauban/sphere/report"
+	"github.com/vauban-iot/vauban/sphere/tenantca"
 	"github.com/vauban-iot/vauban/wire/attestation"
 )
 
 // newSphere makes the Security Service and what devices prove themselves to.
 func (n *Node) newSphere(ctx context.Context) (err error) {
-	if n.sphere, err = sphere.New(ctx, sphere.Config{Store: n.State, Installation: n.cfg.Hostname, Logger: n.log}); err != nil {
+	if n.sphere, err = sphere.New(ctx, sphere.Config{
+		Store: n.State, Installation: n.cfg.Hostname, Logger: n.log,
+		Disabled: func(device string) {
+			n.router.Disconnect(iot.ID{Device: device}, fault.Disabled, "the device is disabled")
+		},
+	}); err != nil {
 		return err
 	}
 	key, err := n.State.InitSetting(ctx, "sphere/nonces", secret.Random(keySize).Reveal())
@@ -30,6 +37,19 @@ func (n *Node) newSphere(ctx context.Context) (err error) {
 		return err
 	}
 	n.attestation, err = attestationhead.New(attestationhead.Config{Service: n.attest, Updates: side, Reports: side, Logger: n.log})
+	return err
+}
+
+// vouch says of certificates that the Security Service issued whether they still count: the device may have been disabled, or its
+// tenant's CA revoked, since.
+func (n *Node) vouch(ctx context.Context, chain []*x509.Certificate) error {
+	if _, ours := tenantca.DeviceOf(chain[0]); !ours {
+		return nil
+	}
+	_, kind, err := n.sphere.DeviceSide().Authenticate(ctx, chain)
+	if err == nil && kind != sphere.ClientCertificate {
+		err = fault.New(fault.Unauthorized, "the certificate is not one for customers' services")
+	}
 	return err
 }
 
