@@ -3,6 +3,7 @@ package cli
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,7 +63,12 @@ its folder, or at the loopback address that --servicing names.`,
 	f.DurationVar(&interval, "interval", 5*time.Second, "between messages")
 	f.DurationVar(&renew, "renew", 0, "ask for new certificates at least so often; 0: when the service says, about twice a day")
 	c.MarkFlagsRequiredTogether("server", "ca", "id-scope", "mqtt")
+	var out output
+	out.register(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := out.check(); err != nil {
+			return err
+		}
 		if interval <= 0 || renew < 0 || renew > 0 && renew < time.Second {
 			return misuse("--interval must be positive, and --renew 0 or at least 1s")
 		}
@@ -72,7 +78,13 @@ its folder, or at the loopback address that --servicing names.`,
 		}
 		cfg := board.Config{
 			Dir: dir, Server: server, Software: software, Servicing: servicing, Interval: interval, Renew: renew, Logger: slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-			Said: func(text string) { fmt.Fprintln(c.OutOrStdout(), text) },
+			Said: func(text string) {
+				if out == "json" {
+					line, _ := json.Marshal(map[string]any{"time": time.Now().UTC(), "message": text}) // both always marshal
+					text = string(line)
+				}
+				fmt.Fprintln(c.OutOrStdout(), text)
+			},
 		}
 		if cfg.Servicing == "" {
 			path, err := filepath.Abs(filepath.Join(dir, "servicing.sock"))
@@ -121,7 +133,12 @@ program it must be published again, under another version.`,
 	}
 	dataFlag(c, &data)
 	c.Flags().StringVar(&version, "os-version", boardVersion, "version of the operating system")
+	var out output
+	out.register(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := out.check(); err != nil {
+			return err
+		}
 		r, err := dialRemote(data)
 		if err != nil {
 			return err
@@ -147,6 +164,9 @@ program it must be published again, under another version.`,
 				}
 				return err
 			}
+		}
+		if out == "json" {
+			return printJSON(c.OutOrStdout(), map[string]any{"version": version, "images": release.Images})
 		}
 		_, err = fmt.Fprintf(c.OutOrStdout(), "boards may run version %s, SHA-256 %s\n", version, software.Images[0].SHA256)
 		return err

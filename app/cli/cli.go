@@ -1,4 +1,4 @@
-// Package cli is the command tree of the vauban binary. Only this room knows cobra.
+// Package cli is the command tree of the vauban binary. Beside it only app/azsphere, whose tree is part of this one, knows cobra.
 package cli
 
 import (
@@ -11,9 +11,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/vauban-iot/vauban/app/azsphere"
 )
 
 // Exit codes.
@@ -33,10 +36,14 @@ func misuse(format string, args ...any) error { return usageError{fmt.Errorf(for
 // foundError is a check that found problems.
 type foundError struct{ error }
 
-// Main runs the command line of this process and returns its exit code.
+// Main runs the command line of this process and returns its exit code. A process that is called azsphere, by a link to the
+// binary, is that command line.
 func Main() int {
 	ctx, stop := interruptible(context.Background())
 	defer stop()
+	if strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") == azsphere.Standalone {
+		return azsphere.Main(ctx, version())
+	}
 	root := New(os.Stdin, os.Stdout, os.Stderr)
 	root.SetArgs(os.Args[1:])
 	return Code(root.ExecuteContext(ctx), os.Stderr)
@@ -48,7 +55,7 @@ func Code(err error, stderr io.Writer) int {
 		return exitOK
 	}
 	fmt.Fprintf(stderr, "vauban: %v\n", err)
-	if _, ok := errors.AsType[usageError](err); ok {
+	if _, ok := errors.AsType[usageError](err); ok || azsphere.IsMisuse(err) {
 		fmt.Fprintln(stderr, "vauban: run the command with --help for examples")
 		return exitMisuse
 	}
@@ -101,8 +108,8 @@ Start with:  vauban up`,
 	root.SetErr(stderr)
 	root.SetVersionTemplate("vauban {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(upCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), routeCommand(),
-		certificateCommand(), dpsCommand(), policyCommand(), networkCommand(), throttleCommand(), subscriptionCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand())
+	root.AddCommand(upCommand(), boardCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), routeCommand(),
+		certificateCommand(), dpsCommand(), policyCommand(), networkCommand(), throttleCommand(), subscriptionCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand(), azsphere.New(azsphere.Below, version()))
 	// Wrong arguments are misuse, wherever they are found.
 	for _, c := range all(root) {
 		if check := c.Args; check != nil {

@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -599,7 +602,7 @@ func dpsCertificateCommand() *cobra.Command {
 		Long: `Upload a CA under a name that groups refer to. It proves no device before somebody has shown
 that he holds its key: ask for a code, have the CA sign a certificate whose common
 name is the code, and hand that in. With --verified you vouch for the CA yourself.
-FILE is PEM; - reads standard input.`,
+FILE is PEM or DER; - reads standard input.`,
 		Example: `  vauban dps certificate add plant-2026 plant-ca.pem
   vauban dps certificate code plant-2026
   vauban dps certificate verify plant-2026 proof.pem
@@ -618,7 +621,7 @@ common name is the code. It is good for a day; one that was made before is not a
 	}
 	verify := &cobra.Command{
 		Use: "verify NAME FILE", Short: "Prove possession of a CA's key", Args: cobra.ExactArgs(2),
-		Long:    "Hand in the certificate that the CA signed for its verification code. FILE is PEM;\n- reads standard input.",
+		Long:    "Hand in the certificate that the CA signed for its verification code. FILE is PEM or DER;\n- reads standard input.",
 		Example: `  vauban dps certificate verify plant-2026 proof.pem`,
 	}
 	list := &cobra.Command{Use: "list", Short: "List uploaded CAs", Example: `  vauban dps certificate list`, Args: cobra.NoArgs}
@@ -635,7 +638,10 @@ common name is the code. It is good for a day; one that was made before is not a
 		if err != nil {
 			return ca, err
 		}
-		_, err = call(c, r, method, path, query, strings.NewReader(string(body)), &ca)
+		if cert, err := x509.ParseCertificate(body); err == nil { // .cer files are DER
+			body = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+		}
+		_, err = call(c, r, method, path, query, bytes.NewReader(body), &ca)
 		return ca, err
 	}
 	return group("certificate", "Manage the CAs that enrollment groups refer to",

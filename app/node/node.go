@@ -30,6 +30,7 @@ import (
 	attestationhead "github.com/vauban-iot/vauban/head/attestation"
 	"github.com/vauban-iot/vauban/head/mqtt"
 	signinhead "github.com/vauban-iot/vauban/head/signin"
+	spherehead "github.com/vauban-iot/vauban/head/sphere"
 	"github.com/vauban-iot/vauban/hub"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/event"
@@ -150,6 +151,7 @@ type Node struct {
 	sphere      *sphere.Service
 	attest      *attest.Service
 	attestation *attestationhead.Head
+	tenants     *spherehead.Head
 	web         *web
 }
 

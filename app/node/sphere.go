@@ -6,6 +6,7 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	attestationhead "github.com/vauban-iot/vauban/head/attestation"
+	spherehead "github.com/vauban-iot/vauban/head/sphere"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/sphere"
@@ -37,6 +38,16 @@ func (n *Node) newSphere(ctx context.Context) (err error) {
 		return err
 	}
 	n.attestation, err = attestationhead.New(attestationhead.Config{Service: n.attest, Updates: side, Reports: side, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	seal, err := n.State.InitSetting(ctx, "sphere/tokens", secret.Random(keySize).Reveal())
+	if err != nil {
+		return err
+	}
+	n.tenants, err = spherehead.New(spherehead.Config{
+		Service: n.sphere, SignIn: n.people, Administrator: n.isAdministrator, Key: secret.New(seal), Logger: n.log,
+	})
 	return err
 }
 

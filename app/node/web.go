@@ -19,6 +19,7 @@ import (
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/head/service"
 	"github.com/vauban-iot/vauban/head/signin"
+	"github.com/vauban-iot/vauban/head/sphere"
 	"github.com/vauban-iot/vauban/head/upgrade"
 	"github.com/vauban-iot/vauban/hub/eventgrid"
 )
@@ -84,6 +85,8 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.n.subscriptions.ServeHTTP(rw, r)
 	case signin.Owns(r.URL.Path):
 		w.n.signin.ServeHTTP(rw, r)
+	case sphere.Owns(segments):
+		w.n.tenants.ServeHTTP(rw, r)
 	case w.n.attestation.Owns(segments):
 		w.n.attestation.ServeHTTP(rw, r)
 	case w.provisioning.Owns(segments):

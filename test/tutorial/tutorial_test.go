@@ -6,17 +6,25 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/bus/diskbus"
+	"github.com/vauban-iot/vauban/hub/telemetry"
+	"github.com/vauban-iot/vauban/iot"
 )
 
 // step is a command and what it prints.
@@ -150,7 +158,9 @@ func (term *terminal) do(s step) (string, error) {
 
 // leave ends what goes on, the latest first, as a reader does with Ctrl-C.
 func (term *terminal) leave() {
-	for _, c := range slices.Backward(term.behind) {
+	behind := term.behind
+	term.behind = nil
+	for _, c := range slices.Backward(behind) {
 		c.Process.Signal(syscall.SIGINT)
 		done := make(chan struct{})
 		go func() { c.Wait(); close(done) }()
@@ -185,6 +195,60 @@ func open(t *testing.T) *terminal {
 	return term
 }
 
+// kept checks that the log holds every message that the board said was acknowledged, over changes of its certificate and of its CA.
+func kept(t *testing.T, dir string) {
+	t.Helper()
+	said, err := os.ReadFile(filepath.Join(dir, "board.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	acknowledged := 0
+	for _, m := range regexp.MustCompile(`(\d+) messages are acknowledged`).FindAllSubmatch(said, -1) {
+		if acknowledged, err = strconv.Atoi(string(m[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if acknowledged == 0 {
+		t.Fatal("the board says of no message that it was acknowledged")
+	}
+	b, err := diskbus.Open(diskbus.Config{Dir: filepath.Join(dir, "vauban-data", "bus")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	log, err := b.Log(t.Context(), bus.LogConfig{Name: "telemetry"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := log.Append(t.Context(), telemetry.EmptyBatch())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []int
+	end := errors.New("end of the log")
+	err = log.Follow(t.Context(), bus.Earliest, nil, func(e bus.Entry) error {
+		err := telemetry.Decode(e.Sequence, e.Data, func(m *iot.Message) error {
+			var body struct{ N int }
+			if json.Unmarshal(m.Body, &body) == nil && body.N > 0 {
+				found = append(found, body.N)
+			}
+			return nil
+		})
+		if err == nil && e.Sequence >= last {
+			err = end
+		}
+		return err
+	})
+	if !errors.Is(err, end) {
+		t.Fatal(err)
+	}
+	for n := 1; n <= acknowledged; n++ {
+		if !slices.Contains(found, n) {
+			t.Errorf("message %d of %d was acknowledged and is not in the log", n, acknowledged)
+		}
+	}
+}
+
 // languages of a tutorial; all have the same commands.
 var languages = []string{"", ".fr"}
 
@@ -216,6 +280,8 @@ func TestTutorials(t *testing.T) {
 					t.Fatalf("%s:%d: %s: %v", page(languages[0]), s.line, s.command, err)
 				}
 			}
+			term.leave()
+			kept(t, term.dir)
 		})
 	}
 }
