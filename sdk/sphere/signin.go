@@ -1,6 +1,7 @@
 package sphere
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -164,7 +165,7 @@ func (s *SignIn) Browser(ctx context.Context, show func(address string) error) (
 		return Tokens{}, fmt.Errorf("the browser's answer is from %q, not from %s", iss, s.base)
 	}
 	if q.Get("code") == "" {
-		return Tokens{}, &Error{Status: http.StatusForbidden, Code: q.Get("error"), Message: q.Get("error_description")}
+		return Tokens{}, &Error{Status: http.StatusForbidden, Code: q.Get("error"), Message: cmp.Or(q.Get("error_description"), "the sign-in was declined")}
 	}
 	return s.tokens(ctx, url.Values{"grant_type": {"authorization_code"}, "code": {q.Get("code")}, "redirect_uri": {redirect}, "code_verifier": {verifier}})
 }
@@ -268,7 +269,7 @@ func (s *SignIn) Account(ctx context.Context, access string) (Account, error) {
 	return a, err
 }
 
-// ChangePassword changes the password of whose the access token is, and ends its other sessions.
+// ChangePassword changes the password of whose the access token is, and ends all its sessions: the person signs in again.
 func (s *SignIn) ChangePassword(ctx context.Context, access, old, fresh string) error {
 	return s.json(ctx, http.MethodPost, passwordPath, access, map[string]string{"old": old, "new": fresh}, nil)
 }

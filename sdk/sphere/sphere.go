@@ -229,7 +229,11 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 			return nil, err
 		case e.Status == http.StatusUnauthorized && stale == "" && token != "":
 			stale = token // revoked, or the clocks differ: one other token is tried
-			if next, terr := c.tokens.Token(ctx, stale); terr != nil || next == token {
+			next, terr := c.tokens.Token(ctx, stale)
+			if terr != nil {
+				return nil, terr
+			}
+			if next == token {
 				return nil, err
 			}
 			continue
