@@ -167,7 +167,10 @@ func (h *Head) armCatalog(q *request) error {
 	return q.reply(http.StatusOK, t.ETag, q.catalogOf(t))
 }
 
-// armPutCatalog makes a tenant, unless the caller has one of that name. Nothing of a catalog can be set.
+// armPutCatalog makes a tenant, unless the caller made one of that name before. Nothing of a catalog can be set.
+//
+// A tenant of that name that another made is no success: whoever gives somebody a role in a tenant with a name that is waited for would
+// otherwise get the devices that are then claimed into it, for ever.
 func (h *Head) armPutCatalog(q *request) error {
 	if _, err := decodeSome[struct{}](q); err != nil {
 		return err
@@ -176,6 +179,13 @@ func (h *Head) armPutCatalog(q *request) error {
 	defer h.catalogMu.Unlock()
 	t, err := h.catalog(q, q.args["catalog"])
 	if err == nil {
+		mine, err := h.made(q, t)
+		if err != nil {
+			return err
+		}
+		if !mine {
+			return fault.New(fault.AlreadyExists, "a catalog %q that you did not make is there already; its tenant is %s", t.Name, t.ID)
+		}
 		return q.reply(http.StatusOK, t.ETag, q.catalogOf(t))
 	}
 	if !fault.Is(err, fault.NotFound) {
@@ -186,6 +196,17 @@ func (h *Head) armPutCatalog(q *request) error {
 	}
 	rest.Note(q.Context(), "tenant", t.ID)
 	return q.reply(http.StatusCreated, t.ETag, q.catalogOf(t))
+}
+
+// made reports whether the caller made a tenant: its first member came with it.
+func (h *Head) made(q *request, t sphere.Tenant) (bool, error) {
+	u, err := h.core.Me(q.Context(), q.caller)
+	for _, m := range u.Memberships {
+		if m.Tenant == t.ID && m.Added.Equal(t.Created) {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // armTarget is the product and group that a path names. The zero product and group are those of devices without one.

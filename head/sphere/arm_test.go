@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -63,6 +64,15 @@ func TestARM_Catalogs(t *testing.T) {
 	if again := w.want(200, other.contributor, "PUT", put, `{"location":"global"}`); dig(again, "properties", "tenantId") != dig(mine, "properties", "tenantId") {
 		t.Errorf("%v", again)
 	}
+	// Nor does a role that somebody gave the caller, however great, make a catalog the one that the caller asked for.
+	w.now = w.now.Add(time.Second)
+	must(w.AddRole(t.Context(), e.administrator, e.tenant, "victim@example.org", sphere.Administrator))(t)
+	victim := sphere.Caller{Subject: "victim@example.org"}
+	if m := w.want(409, victim, "PUT", put, ""); dig(m, "error", "code") != "Conflict" {
+		t.Errorf("%v", m)
+	}
+	w.want(200, victim, "GET", put, "")
+	w.want(200, e.administrator, "PUT", put, "")
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() { w.ask(other.reader, "PUT", versioned(armCatalogsPath+"/at-once"), "") })
@@ -130,7 +140,7 @@ func TestARM_Refuses(t *testing.T) {
 // Products, groups and devices come, change and go.
 func TestARM_Resources(t *testing.T) {
 	t.Parallel()
-	conform.Covers(t, "SPH-17", "SPH-26")
+	conform.Covers(t, "SPH-26")
 	w := newWorld(t)
 	e := w.estate("aaa")
 	p := w.want(201, e.contributor, "PUT", armPath(e, "/products/Lamp 1"), `{"properties":{"description":"x"}}`)

@@ -55,7 +55,7 @@ func calls(e estate) map[string]sent {
 		"POST v2/tenants/{tenant}/certificates/{certificate}/proofOfPossession": {body: `{"ProofOfPossessionNonce":"CODE"}`},
 		"POST v2/tenants/{tenant}/certificates/{certificate}/activate":          {args: map[string]string{"certificate": e.successor}},
 
-		"PUT " + catalog: {want: 200},
+		"PUT " + catalog: {want: 409}, // the administrator of the installation did not make it
 		"GET " + catalog + "/operationStatuses/{operation}":  {args: map[string]string{"operation": "none"}, want: 404},
 		"GET " + catalog + "/operationResults/{operation}":   {args: map[string]string{"operation": "none"}, want: 404},
 		"POST " + certOf + "/retrieveProofOfPossessionNonce": {body: `{"proofOfPossessionNonce":"CODE"}`},

@@ -175,7 +175,7 @@ func (a answered) json(t testing.TB) map[string]any {
 	return m
 }
 
-// at is a path below a member, of a list by its index.
+// dig follows members by name and list entries by index.
 func dig(v any, path ...any) any {
 	for _, p := range path {
 		switch p := p.(type) {
