@@ -211,10 +211,18 @@ func (h *Hub) invoke(ctx context.Context, id iot.ID, m command.Method) (command.
 	if err := checkMethod(m); err != nil {
 		return command.Result{}, err
 	}
-	if _, err := h.cfg.Registry.Identity(ctx, id); err != nil {
-		return command.Result{}, err
+	// Who is online exists: most calls need not ask the registry.
+	now := m
+	now.ConnectTimeout = 0
+	res, err := h.cfg.Router.Invoke(ctx, id, now)
+	if fault.Is(err, fault.NotOnline) {
+		if _, err := h.cfg.Registry.Identity(ctx, id); err != nil {
+			return command.Result{}, err
+		}
+		if m.ConnectTimeout > 0 {
+			res, err = h.cfg.Router.Invoke(ctx, id, m)
+		}
 	}
-	res, err := h.cfg.Router.Invoke(ctx, id, m)
 	if err == nil && len(res.Payload) > maxMethodPayload {
 		return command.Result{}, fault.New(fault.BadDeviceResponse, "the device answered with %d bytes, %d are allowed", len(res.Payload), maxMethodPayload)
 	}
