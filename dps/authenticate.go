@@ -40,6 +40,7 @@ type Caller struct {
 	deviceID   string
 	fixedID    bool // the hub compares deviceID letter by letter with the certificate
 	auth       Assignment
+	vouched    bool // its certificate is one that somebody else answers for (Config.Vouch)
 
 	// Of attestation by TPM:
 	challenge  []byte   // the key that the token was signed with
@@ -299,11 +300,14 @@ func (s *Service) certificateGroup(ctx context.Context, c *Caller) error {
 		return refused("the certificate is refused: %w", reason)
 	}
 	if s.cfg.Vouch != nil {
-		if err := s.cfg.Vouch(ctx, certs); fault.Is(err, fault.Unavailable) {
+		vouched, err := s.cfg.Vouch(ctx, certs)
+		if fault.Is(err, fault.Unavailable) {
 			return err
-		} else if err != nil {
+		}
+		if err != nil {
 			return refused("the certificate counts no more: %w", err)
 		}
+		c.vouched = vouched
 	}
 	c.enrollment = nearest.Enrollment
 	c.deviceID, c.fixedID = certs[0].Subject.CommonName, true

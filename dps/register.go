@@ -234,6 +234,9 @@ func (s *Service) assign(ctx context.Context, c *Caller, req deviceRequest) (reg
 	if req.csr != nil && e.Issuing == "" {
 		return reg, more, fault.New(fault.Invalid, "the enrollment has no credentialPolicyName; register without a csr")
 	}
+	if req.csr != nil && c.vouched {
+		return reg, more, fault.New(fault.Invalid, "the certificate is renewed where it was issued; register without a csr")
+	}
 	first := err != nil || prev.Hub == "" // no record, or of failures only
 	if first {
 		prev.DeviceID = ""

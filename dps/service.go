@@ -26,9 +26,9 @@ type Config struct {
 	Webhooks Asker
 	// Secret makes challenges for TPMs; servers that stand beside each other have the same. Unset: one that is made now.
 	Secret secret.Secret
-	// Vouch says whether a certificate below a group's CA, whose chain verified, still counts; nil: nobody is asked. Its failures are
-	// fault.Unauthorized, Disabled and Unavailable.
-	Vouch  func(ctx context.Context, chain []*x509.Certificate) error
+	// Vouch says whether a certificate below a group's CA, whose chain verified, still counts, when somebody else answers for it
+	// (vouched): it is not exchanged for another. Nil: nobody is asked. Failures are fault.Unauthorized, Disabled and Unavailable.
+	Vouch  func(ctx context.Context, chain []*x509.Certificate) (vouched bool, err error)
 	Limits Limits
 	Now    func() time.Time
 	Logger *slog.Logger // nil: slog.Default()

@@ -23,6 +23,7 @@ type proof struct {
 	method   string
 	expires  time.Time // zero: does not
 	own      bool      // it was the identity's own credential, not that of a policy or of a device above
+	vouched  bool      // by a certificate that somebody else answers for (Config.Vouch)
 	above    []iot.ID  // of a connection on behalf of another: the devices on the way up, which must be enabled
 }
 
@@ -200,8 +201,11 @@ func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registr
 			return err
 		}
 		if h.cfg.Vouch != nil {
-			if err := h.cfg.Vouch(ctx, c.Certificates); err != nil {
+			if p.vouched, err = h.cfg.Vouch(ctx, c.Certificates); err != nil {
 				return err
+			}
+			if p.vouched {
+				p.expires = leaf.NotAfter
 			}
 		}
 	default:

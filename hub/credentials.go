@@ -54,8 +54,12 @@ func (s *session) check(ctx context.Context) (registry.Identity, error) {
 	}
 	if len(s.shown) > 0 {
 		p, err := h.authenticate(ctx, iot.Credentials{ID: s.id, Host: h.Host(), Certificates: s.shown})
-		if err == nil && p.identity.Generation != s.generation {
+		switch {
+		case err != nil:
+		case p.identity.Generation != s.generation:
 			err = errOther
+		case p.vouched:
+			err = errVouched
 		}
 		return p.identity, err
 	}
@@ -69,5 +73,8 @@ func (s *session) check(ctx context.Context) (registry.Identity, error) {
 	}
 	return d, h.admit(ctx, s.id)
 }
+
+// errVouched keeps a certificate of a day from becoming one of months, of which who issued the first would know nothing.
+var errVouched = fault.New(fault.Forbidden, "the certificate is renewed where it was issued; what would be issued here would outlive it")
 
 var errOther = fault.New(fault.Unauthorized, "the device is not the one any more that connected, or authenticates in another way")

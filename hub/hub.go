@@ -58,9 +58,10 @@ type Config struct {
 	Node           string       // tells this server from others on the same store; empty when there are none
 	// Authorities returns the CAs whose certificates prove devices of type certificateAuthority.
 	Authorities func(ctx context.Context) ([]*x509.Certificate, error)
-	// Vouch says whether a certificate of one of these CAs, whose chain verified, still counts; nil: nobody is asked. Its failures are
-	// fault.Unauthorized, Disabled and Unavailable.
-	Vouch func(ctx context.Context, chain []*x509.Certificate) error
+	// Vouch says whether a certificate of one of these CAs, whose chain verified, still counts, when somebody else answers for it
+	// (vouched): it is short-lived then, its session ends when it does, and it is not exchanged for another. Nil: nobody is asked.
+	// Failures are fault.Unauthorized, Disabled and Unavailable.
+	Vouch func(ctx context.Context, chain []*x509.Certificate) (vouched bool, err error)
 	// Refused returns the kinds of tokens that prove nobody, whoever signed them; nil: none are.
 	Refused func(ctx context.Context) (access.Refused, error)
 	// Throttle limits how often things may be asked of the hub; nil: nothing is limited.

@@ -28,6 +28,7 @@ type session struct {
 	persistent bool
 	above      []iot.ID            // see proof
 	own        bool                // see proof
+	vouched    bool                // see proof
 	shown      []*x509.Certificate // that the connection was made with; nil: a token
 	remote     string
 	expiry     *time.Timer // closes the link when its token is too old; nil for certificates
@@ -55,7 +56,7 @@ func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, 
 	}
 	s := &session{
 		hub: h, id: c.ID, link: link, persistent: !want.Clean, modelID: c.ModelID,
-		generation: p.identity.Generation, authMethod: p.method, above: p.above, own: p.own, remote: c.Remote,
+		generation: p.identity.Generation, authMethod: p.method, above: p.above, own: p.own, vouched: p.vouched, remote: c.Remote,
 	}
 	if c.Token == "" {
 		s.shown = c.Certificates
@@ -92,6 +93,11 @@ func (s *session) open(ctx context.Context, want iot.Opening) (opened iot.Opened
 	// been missed between the proof and the route.
 	if err := h.admit(ctx, s.id); err != nil {
 		return opened, err
+	}
+	if s.vouched {
+		if _, err := h.cfg.Vouch(ctx, s.shown); err != nil {
+			return opened, err
+		}
 	}
 	if want.Clean {
 		err = h.cfg.Sessions.DropSession(ctx, s.id)

@@ -197,7 +197,8 @@ func (s *Service) use(ctx context.Context, peer Peer, secretKind string, kind Gr
 		if g.Kind != kind || g.Client != client {
 			return g, nil, ErrGrant
 		}
-		if g.Family != "" {
+		// Who has a code but not its verifier is nobody whose attempt says anything of the session.
+		if g.Family != "" && kind == DeviceGrant {
 			replayed = g.Family
 			return g, nil, ErrGrant
 		}
@@ -207,6 +208,10 @@ func (s *Service) use(ctx context.Context, peer Peer, secretKind string, kind Gr
 				return g, nil, nil
 			}
 			return g, nil, err
+		}
+		if g.Family != "" {
+			replayed = g.Family
+			return g, nil, ErrGrant
 		}
 		if g.Subject != seen.Subject {
 			return g, nil, ErrPending // agreed to this very moment; the next poll finds it
@@ -412,7 +417,12 @@ func (s *Service) StartDevice(ctx context.Context, peer Peer, client string) (De
 	if _, err := s.Client(client); err != nil {
 		return d, err
 	}
-	if wait := max(s.requests.take(placeOf(peer.Addr)), s.all.take(struct{}{})); wait > 0 {
+	// Who asks too often must not use up what all others have together.
+	wait := s.requests.take(placeOf(peer.Addr))
+	if wait == 0 {
+		wait = s.all.take(struct{}{})
+	}
+	if wait > 0 {
 		return d, throttled(wait, "too many requests; try again later")
 	}
 	until := s.now().Add(DeviceLife)

@@ -556,6 +556,8 @@ func TestExchange_Refuses(t *testing.T) {
 		tokens, err := w.Exchange(ctx, home, "azsphere", redirect, code, sec(verifier))
 		w.wants("after all that", err, nil)
 		w.check("after all that", w.Service, tokens, nil)
+		w.wants("replayed without the verifier", swap("azsphere", redirect, code, strings.Repeat("x", 43)), signin.ErrGrant)
+		w.check("after a guess", w.Service, tokens, nil)
 		w.wants("replayed", swap("azsphere", redirect, code, verifier), signin.ErrGrant)
 		w.check("after a replay", w.Service, tokens, signin.ErrRevoked)
 		_, err = w.Refresh(ctx, home, "azsphere", tokens.Refresh)
@@ -678,6 +680,10 @@ func TestDevice_IsSlowedDown(t *testing.T) {
 		wantKind(t, fmt.Sprint("authorization ", n), err, fault.Throttled)
 		if n != 21 {
 			t.Errorf("%d authorizations at once", n)
+		}
+		for range 700 { // more than all have together
+			_, err = w.StartDevice(ctx, home, "azsphere")
+			wantKind(t, "an authorization more", err, fault.Throttled)
 		}
 		if _, err := w.StartDevice(ctx, at("192.0.2.2"), "azsphere"); err != nil {
 			t.Errorf("from elsewhere: %v", err)

@@ -3,11 +3,16 @@ package apptest_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/csv"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -24,6 +29,7 @@ import (
 	"github.com/vauban-iot/vauban/sphere/agent"
 	"github.com/vauban-iot/vauban/wire/attestation"
 	wire "github.com/vauban-iot/vauban/wire/mqtt"
+	"github.com/vauban-iot/vauban/wire/topic"
 )
 
 // plant is a tenant with a board of its own.
@@ -243,4 +249,41 @@ func (p *plant) ca(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// A certificate of a day does not become one of months: the hub renews none that the Security Service issued, and what is issued by it alone opens a session
+// no longer than it is good.
+func TestSphere_CertificatesAreNotExchanged(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.claim(t)
+	if _, err := p.board.Attest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Service().CreateDevice(t.Context(), service.Device{ID: p.board.ID(), CertificateSigned: true}); err != nil {
+		t.Fatal(err)
+	}
+	operator(t, p.Vauban, "PUT", "/api/certificates/plant", p.ca(t, ".default"), 200)
+	cfg := p.TLS()
+	cfg.GetClientCertificate = func(i *tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.board.GetClientCertificate(i) }
+	c := mqtttest.Dial(t, p.Address(p.Ports.MQTT), cfg)
+	if _, code := c.Connect(wire.Connect{
+		ClientID: p.board.ID(), Username: p.Hub.Hostname + "/" + p.board.ID() + "/?api-version=2025-08-01-preview", HasUsername: true, CleanSession: true, KeepAlive: 60,
+	}); code != 0 {
+		t.Fatalf("CONNACK %d", code)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Subscribe(1, "$iothub/credentials/res/#")
+	c.Publish(string(topic.AppendCredentialRequest(nil, "1")), fmt.Appendf(nil, `{"id":%q,"csr":%q}`, p.board.ID(), base64.StdEncoding.EncodeToString(csr)))
+	answer := c.NextPublish()
+	if !strings.HasPrefix(string(answer.Topic), "$iothub/credentials/res/4") {
+		t.Errorf("%s: %s", answer.Topic, answer.Payload)
+	}
 }

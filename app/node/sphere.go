@@ -53,15 +53,15 @@ func (n *Node) newSphere(ctx context.Context) (err error) {
 
 // vouch says of certificates that the Security Service issued whether they still count: the device may have been disabled, or its
 // tenant's CA revoked, since.
-func (n *Node) vouch(ctx context.Context, chain []*x509.Certificate) error {
+func (n *Node) vouch(ctx context.Context, chain []*x509.Certificate) (vouched bool, err error) {
 	if _, ours := tenantca.DeviceOf(chain[0]); !ours {
-		return nil
+		return false, nil
 	}
 	_, kind, err := n.sphere.DeviceSide().Authenticate(ctx, chain)
 	if err == nil && kind != sphere.ClientCertificate {
 		err = fault.New(fault.Unauthorized, "the certificate is not one for customers' services")
 	}
-	return err
+	return true, err
 }
 
 // deviceSide is the Security Service as attestation knows it.

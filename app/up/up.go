@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Bus: func(_ context.Context, handle func(bus.Call)) (bus.Bus, error) {
 			return diskbus.Open(diskbus.Config{Dir: in("bus"), Handle: handle, Logger: cfg.Logger})
 		},
-		SignIn:         node.SignIn{Registration: signin.FromLoopback}, // whoever is on this machine may read connection.json anyway
+		SignIn:         node.SignIn{Registration: signin.FromLoopback}, // a laptop; servers invite
 		FaultInjection: cfg.FaultInjection,
 		Version:        cfg.Version, Logger: cfg.Logger, Ready: cfg.Ready, Notice: cfg.Notice,
 	}

@@ -147,16 +147,18 @@ func New(cfg Config) (*Head, error) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Write(style)
 	})
+	// Browsers send what other sites ask them to: to make an account takes more than being on the right machine.
+	own := http.NewCrossOriginProtection()
 	mux.Handle("GET "+metadataPath, h.oauth(h.metadata))
 	mux.Handle("POST "+tokenPath, h.oauth(h.token))
 	mux.Handle("POST "+startPath, h.oauth(h.startDevice))
 	mux.Handle("POST "+revokePath, h.oauth(h.revoke))
-	mux.Handle("POST "+registerPath, h.oauth(h.register))
+	mux.Handle("POST "+registerPath, own.Handler(h.oauth(h.register)))
 	mux.Handle("GET "+userPath, h.oauth(h.user))
-	mux.Handle("POST "+passwordPath, h.oauth(h.password))
-	mux.Handle("POST "+invitationPath, h.oauth(h.administrators(h.invite)))
+	mux.Handle("POST "+passwordPath, own.Handler(h.oauth(h.password)))
+	mux.Handle("POST "+invitationPath, own.Handler(h.oauth(h.administrators(h.invite))))
 	mux.Handle("GET "+usersPath, h.oauth(h.administrators(h.users)))
-	mux.Handle("POST "+usersPath+"/{subject}/{action}", h.oauth(h.administrators(h.change)))
+	mux.Handle("POST "+usersPath+"/{subject}/{action}", own.Handler(h.oauth(h.administrators(h.change))))
 	h.handler = mux
 	return h, nil
 }

@@ -467,6 +467,18 @@ func TestAccounts(t *testing.T) {
 	ask("a wrong token", "POST", registerPath, eve(""), 403, adminToken+"x")
 	ask("an invitation by a stranger", "POST", invitationPath, `{"mail":"eve@x.example"}`, 401, "")
 	ask("users to a stranger", "GET", usersPath, "", 401, "nonsense")
+	// What a page of another site lets the browser of an administrator send.
+	for _, path := range []string{registerPath, passwordPath, invitationPath, usersPath + "/x/disable"} {
+		rec := w.ask("POST", path, eve(""), func(r *http.Request) {
+			r.Header.Set("Authorization", "Bearer "+adminToken)
+			r.Header.Set("Content-Type", "text/plain")
+			r.Header.Set("Sec-Fetch-Site", "cross-site")
+			r.Header.Set("Origin", "https://evil.example")
+		})
+		if rec.Code != http.StatusForbidden {
+			t.Errorf("%s from another site: %d %s", path, rec.Code, rec.Body)
+		}
+	}
 	m := ask("an invitation", "POST", invitationPath, `{"mail":"eve@x.example","days":3}`, 201, adminToken)
 	user := ask("invited", "POST", registerPath, eve(m["invitation"].(string)), 201, "")
 	ask("again", "POST", registerPath, eve(""), 409, adminToken)

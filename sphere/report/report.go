@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -121,13 +122,12 @@ func WriteCSV(w io.Writer, events []Event, integrated bool) error {
 	return c.Error()
 }
 
+// formula is what makes spreadsheets run a cell: a sign at its start, where some take a semicolon or a tab for the end of the cell before,
+// and East Asian ones the wide form of the sign.
+var formula = regexp.MustCompile(`(^|[;|\t\r\n])(\s*)([=+\-@＝＋－＠])`)
+
 // inert keeps spreadsheets from running s.
-func inert(s string) string {
-	if t := strings.TrimLeft(s, " "); t != "" && strings.ContainsRune("=+-@", rune(t[0])) {
-		return "'" + s
-	}
-	return s
-}
+func inert(s string) string { return formula.ReplaceAllString(s, "$1$2'$3") }
 
 // Insight is an event as listDeviceInsights of ARM answers it (sphere §10).
 type Insight struct {

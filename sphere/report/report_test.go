@@ -30,6 +30,20 @@ func TestWriteCSV(t *testing.T) {
 			t.Errorf("got %q, %v\nwant %q", b.String(), err, want)
 		}
 	}
+	for said, want := range map[string]string{
+		"x;=cmd|' /C calc'!A0": "x;'=cmd|' /C calc'!A0", "＝1+1": "'＝1+1", "a\t -1": "a\t '-1", "a|@x": "a|'@x", "  +1": "  '+1", "exit code = -1": "exit code = -1",
+	} {
+		var b bytes.Buffer
+		one := e
+		one.Description = said
+		if err := report.WriteCSV(&b, []report.Event{one}, false); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := csv.NewReader(&b).ReadAll()
+		if err != nil || rows[1][4] != want {
+			t.Errorf("%q: %q, %v; want %q", said, rows[1][4], err, want)
+		}
+	}
 	text, err := json.Marshal(e.Insight())
 	for _, name := range []string{"deviceId", "description", "startTimestampUtc", "endTimestampUtc", "eventCategory", "eventClass", "eventType", "eventCount"} {
 		if err != nil || !strings.Contains(string(text), `"`+name+`":`) {
