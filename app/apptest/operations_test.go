@@ -272,6 +272,7 @@ func TestIPFilter(t *testing.T) {
 		}{
 			"device over HTTPS": {fetch(t, v, source, "POST", "/devices/lamp-1/messages/events?api-version=2021-04-12", "x", "Authorization", v.Token(d)), wantDevice},
 			"service":           {fetch(t, v, source, "GET", "/devices/lamp-1?api-version=2021-04-12", "", "Authorization", program), wantService},
+			"tenants":           {fetch(t, v, source, "GET", "/v2/tenants", "", "Authorization", "Bearer "+v.API.Token), wantService},
 			"enrollments":       {fetch(t, v, source, "POST", "/enrollments/query?api-version=2021-10-01", `{"query":"SELECT * FROM enrollments"}`, "Authorization", enroller), wantService},
 		} {
 			if c.status != c.want {
@@ -280,6 +281,11 @@ func TestIPFilter(t *testing.T) {
 			lower := strings.ToLower(c.body)
 			if c.status == 401 && (strings.Contains(lower, "rule") || strings.Contains(lower, "filter") || strings.Contains(lower, "address") || strings.Contains(lower, source)) {
 				t.Errorf("%s: %s is told why: %s", condition, what, c.body)
+			}
+		}
+		for path, open := range map[string]bool{"/attestation/v1/nonce": device, "/signin/token": services} {
+			if r := fetch(t, v, source, "POST", path, "{}"); open != (r.status != 401) {
+				t.Errorf("%s: %s gets %d %s", condition, path, r.status, r.body)
 			}
 		}
 		register := fetch(t, v, source, "PUT", "/"+v.DPS.IDScope+"/registrations/nobody/register?api-version=2021-06-01", `{"registrationId":"nobody"}`)

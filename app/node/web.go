@@ -34,6 +34,8 @@ type web struct {
 	device       *https.Head
 	metrics      http.Handler
 	sockets      *upgrade.Head
+
+	fromDevice, program access.Gate // from where devices and programs may come
 }
 
 func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web, error) {
@@ -43,6 +45,7 @@ func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web,
 		"AMQPWSB10": func(c *upgrade.Conn) { n.amqp.Take(c) },
 	}, n.log)
 	device, program := n.network.gate(ipfilter.DeviceAPI), n.network.gate(ipfilter.ServiceAPI)
+	w.fromDevice, w.program = device, program
 	w.sockets.Admit(n.network.gate(ipfilter.Targets...)) // MQTT asks for the device's again
 	w.service.Admit(program)
 	w.service.Limit(n.throttles.limiter)
@@ -68,6 +71,19 @@ func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web,
 	return w, err
 }
 
+// bodyTime is how long the Security Service and sign-in wait for a body: theirs are small, and anybody may send one.
+const bodyTime = time.Minute
+
+// guarded serves with h whom the IP filter admits.
+func guarded(rw http.ResponseWriter, r *http.Request, admit access.Gate, h http.Handler) {
+	if _, err := admit(r.RemoteAddr); err != nil {
+		http.Error(rw, "this installation is not served to where you are", http.StatusUnauthorized)
+		return
+	}
+	_ = http.NewResponseController(rw).SetReadDeadline(time.Now().Add(bodyTime)) // always there on the server's connections
+	h.ServeHTTP(rw, r)
+}
+
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	segments := rest.Segments(r)
 	first := ""
@@ -84,11 +100,11 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == eventgrid.ValidationPath && r.Method == http.MethodGet:
 		w.n.subscriptions.ServeHTTP(rw, r)
 	case signin.Owns(r.URL.Path):
-		w.n.signin.ServeHTTP(rw, r)
+		guarded(rw, r, w.program, w.n.signin)
 	case sphere.Owns(segments):
-		w.n.tenants.ServeHTTP(rw, r)
+		guarded(rw, r, w.program, w.n.tenants)
 	case w.n.attestation.Owns(segments):
-		w.n.attestation.ServeHTTP(rw, r)
+		guarded(rw, r, w.fromDevice, w.n.attestation)
 	case w.provisioning.Owns(segments):
 		w.provisioning.ServeHTTP(rw, r)
 	case first == "healthz" || first == "readyz":

@@ -161,7 +161,7 @@ func (s *SignIn) Browser(ctx context.Context, show func(address string) error) (
 		return Tokens{}, fmt.Errorf("nobody signed in: %w", ctx.Err())
 	case q = <-answers:
 	}
-	if iss := q.Get("iss"); iss != "" && iss != s.base { // RFC 9207: the answer of another server
+	if iss := q.Get("iss"); iss != s.base { // RFC 9207: the answer of another server
 		return Tokens{}, fmt.Errorf("the browser's answer is from %q, not from %s", iss, s.base)
 	}
 	if q.Get("code") == "" {
