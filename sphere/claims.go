@@ -222,8 +222,8 @@ type Outcome struct {
 	Err     error
 }
 
-// ClaimKnown claims devices by their ids alone, at most MaxPage: those for which the tenant's manufacture record holds a voucher or a reservation.
-// Of others it says fault.NotFound, whatever is known of them elsewhere. Otherwise it is Claim.
+// ClaimKnown claims devices by their ids alone, at most MaxPage: those for which the tenant's manufacture record holds a voucher or a reservation. A
+// device that is the tenant's already needs neither. Of others it says fault.NotFound, whatever is known of them elsewhere. Otherwise it is Claim.
 func (s *Service) ClaimKnown(ctx context.Context, c Caller, tenant string, devices []string, group string) ([]Outcome, error) {
 	id, err := s.allow(ctx, c, tenant, "ClaimKnown")
 	if err != nil {
@@ -245,6 +245,14 @@ func (s *Service) ClaimKnown(ctx context.Context, c Caller, tenant string, devic
 		r, err := s.store.ManufactureRecord(ctx, id, device)
 		switch {
 		case fault.Is(err, fault.NotFound) || err == nil && r.Voucher == nil && !r.Reserved:
+			_, err := s.store.TenantDevice(ctx, id, device, now)
+			if err == nil {
+				s.audit(c, "ClaimKnown", id, device, "already", true)
+				continue
+			}
+			if !fault.Is(err, fault.NotFound) {
+				return nil, err
+			}
 			outcomes[i].Err = fault.New(fault.NotFound, "no manufacture record lets this tenant claim device %s by its id; claim it with a proof", device)
 			continue
 		case err != nil:

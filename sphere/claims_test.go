@@ -196,6 +196,15 @@ func TestClaimKnown(t *testing.T) {
 	if ok(t, err); d.ChipSKU != "SKU" {
 		t.Errorf("the manufacture record does not count: %+v", d)
 	}
+	// It is the tenant's now, so to name it is no failure, with a record that proves nothing and without one.
+	if o := known(ann, mine, plain); o.Err != nil || o.Claimed {
+		t.Errorf("one's own, claimed by a proof: %+v", o)
+	}
+	bare, _ := w.claimed(ann, mine, "")
+	if o := must(w.ClaimKnown(ctx, ann, mine, []string{bare.ID}, ""))(t)[0]; o.Err != nil || o.Claimed || o.Device != bare.ID {
+		t.Errorf("one's own without a record: %+v", o)
+	}
+	wantKind(t, "it, by another", must(w.ClaimKnown(ctx, bob, theirs, []string{bare.ID}, ""))(t)[0].Err, fault.NotFound)
 	wantKind(t, "a reservation of another's device", upload(root, theirs, sphere.ManufactureRecord{PublicKey: plain.der}), fault.AlreadyExists)
 	for _, ids := range [][]string{nil, {"x"}, {strings.Repeat("g", 128)}, make([]string, 1001)} {
 		if _, err := w.ClaimKnown(ctx, ann, mine, ids, ""); err == nil {

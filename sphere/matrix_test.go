@@ -2,9 +2,11 @@ package sphere_test
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -28,6 +30,7 @@ type estate struct {
 	ca                                   string // serial
 	successor                            string
 	version                              string
+	deployment, image                    string // ids; the image is released as an application
 	admin, contributor, reader           sphere.Caller
 }
 
@@ -50,13 +53,25 @@ func (w *world) estate(prefix string) estate {
 	ok(t, errors.Join(must(w.UploadManufactureRecords(ctx, root, e.tenant, []sphere.ManufactureRecord{{PublicKey: k.der, ChipSKU: prefix + "sku"}}))(t)...))
 	e.known = k.id
 	must(w.PublishRelease(ctx, e.admin, e.tenant, release(e.version, sphere.Retail)))(t)
+	app := image(7, "1")
+	app.ID = newGUID(t) // of this tenant alone
+	must(w.PublishRelease(ctx, e.admin, e.tenant, sphere.Release{Kind: sphere.ReleaseApplication, Version: "1", Images: []sphere.Image{app}}))(t)
+	made, _, err := w.CreateDeployment(ctx, e.admin, e.tenant, e.group, "", []string{app.ID})
+	ok(t, err)
+	e.deployment, e.image = made.ID, app.ID
 	must(w.SetMinimum(ctx, e.admin, e.tenant, sphere.Retail, "26.1", time.Time{}))(t)
-	_, _, err := w.GrantCapability(ctx, e.admin, e.tenant, e.device, []string{sphere.CapabilityFieldServicing}, time.Time{})
+	_, _, err = w.GrantCapability(ctx, e.admin, e.tenant, e.device, []string{sphere.CapabilityFieldServicing}, time.Time{})
 	ok(t, err)
 	ok(t, w.device.Report(ctx, e.device, []report.Event{{Type: report.AppCrash, Description: prefix + " crashed", Start: w.clock()}}))
 	e.ca = must(w.CA(ctx, e.admin, e.tenant, sphere.PseudoDefault))(t).Serial
 	e.successor = must(w.RotateCA(ctx, e.admin, e.tenant))(t).Serial
 	return e
+}
+
+func newGUID(t testing.TB) string {
+	var b [16]byte
+	must(rand.Read(b[:]))(t)
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 func release(version string, feed sphere.OSFeed) sphere.Release {
@@ -90,7 +105,7 @@ func (w *world) snapshot(tenant string) string {
 	b := must(json.Marshal([]any{
 		must(s.Tenant(ctx, tenant))(t), must(s.Members(ctx, tenant))(t), must(s.Products(ctx, tenant, "", 1000))(t), must(s.DeviceGroups(ctx, tenant, "", "", 1000))(t),
 		devices, must(s.ManufactureRecords(ctx, tenant, "", 1000))(t), must(s.Releases(ctx, tenant))(t), must(s.Minimums(ctx, tenant))(t), cas,
-		must(s.DeviceEvents(ctx, tenant, "", time.Time{}, 1000))(t),
+		must(s.DeviceEvents(ctx, tenant, "", time.Time{}, 1000))(t), must(s.Deployments(ctx, tenant, "", "", 1000))(t),
 	}))(t)
 	return string(b)
 }
@@ -233,6 +248,24 @@ var operations = map[string]operation{
 	}},
 	"SetMinimum": {least: sphere.Administrator, do: func(w *world, c sphere.Caller, tenant string, _ estate) (any, error) {
 		return w.SetMinimum(ctxOf(w), c, tenant, sphere.Retail, "25.1", time.Time{})
+	}},
+
+	"Deployments": {least: sphere.Reader, do: func(w *world, c sphere.Caller, tenant string, e estate) (any, error) {
+		of, err := w.Deployments(ctxOf(w), c, tenant, e.group, sphere.Page{})
+		all, err2 := w.Deployments(ctxOf(w), c, tenant, "", sphere.Page{})
+		return []any{of, all}, errors.Join(err, err2)
+	}},
+	"Deployment": {least: sphere.Reader, do: func(w *world, c sphere.Caller, tenant string, e estate) (any, error) {
+		now, err := w.Deployment(ctxOf(w), c, tenant, e.group, sphere.PseudoDefault)
+		one, err2 := w.Deployment(ctxOf(w), c, tenant, e.group, e.deployment)
+		return []any{now, one}, errors.Join(err, err2)
+	}},
+	"CreateDeployment": {least: sphere.Contributor, do: func(w *world, c sphere.Caller, tenant string, e estate) (any, error) {
+		d, _, err := w.CreateDeployment(ctxOf(w), c, tenant, e.group, "", []string{e.image})
+		return d, err
+	}},
+	"TargetedImages": {least: sphere.Reader, do: func(w *world, c sphere.Caller, tenant string, e estate) (any, error) {
+		return w.TargetedImages(ctxOf(w), c, tenant, e.device)
 	}},
 
 	"CAs": {least: sphere.Reader, do: func(w *world, c sphere.Caller, tenant string, _ estate) (any, error) {
@@ -387,7 +420,7 @@ func nothingOf(t *testing.T, w *world, e estate, got any, err error) {
 	text := string(must(json.Marshal(got))(t))
 	for what, s := range map[string]string{
 		"tenant": e.tenant, "tenant's name": "aaa-tenant", "product": e.product, "group": e.group, "device": e.device, "known device": e.known, "CA": e.ca, "successor": e.successor,
-		"event": "aaa crashed", "member": e.admin.Subject, "SKU": "aaasku",
+		"event": "aaa crashed", "member": e.admin.Subject, "SKU": "aaasku", "deployment": e.deployment, "image": e.image,
 	} {
 		if strings.Contains(text, s) {
 			t.Errorf("the answer holds the other's %s: %s", what, text)

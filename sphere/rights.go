@@ -65,6 +65,11 @@ var rights = map[string]right{
 	"Minimums":        {least: Reader},
 	"SetMinimum":      {least: Administrator},
 
+	"Deployments":      {least: Reader},
+	"Deployment":       {least: Reader},
+	"CreateDeployment": {least: Contributor},
+	"TargetedImages":   {least: Reader},
+
 	"CAs":        {least: Reader},
 	"CA":         {least: Reader},
 	"CAChain":    {least: Reader},

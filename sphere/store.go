@@ -18,6 +18,7 @@ type Store interface {
 	ProductStore
 	DeviceStore
 	SoftwareStore
+	DeploymentStore
 	CAStore
 	EventStore
 	// InitSetting keeps value, sealed, under name unless something stands there already, and returns what stands.
@@ -61,9 +62,9 @@ type ProductStore interface {
 	DeviceGroup(ctx context.Context, tenant, id string) (DeviceGroup, error)
 	// PutDeviceGroups creates or replaces groups of one product, all or nothing. change sees all groups of the product, by folded name, and returns
 	// those to write: new ones and new versions. fault.AlreadyExists when two of the product would have one name, fault.NotFound when there is no
-	// such product.
+	// such product. What is deployed to a group stays as it is.
 	PutDeviceGroups(ctx context.Context, tenant, product string, change func([]DeviceGroup) ([]DeviceGroup, error)) ([]DeviceGroup, error)
-	// DeleteDeviceGroup removes one when check returns nil; fault.NotFound, and fault.AlreadyExists while devices are in it.
+	// DeleteDeviceGroup removes one with its deployments when check returns nil; fault.NotFound, and fault.AlreadyExists while devices are in it.
 	DeleteDeviceGroup(ctx context.Context, tenant, id string, check func(DeviceGroup) error) error
 	// DeviceGroups lists by product and then folded name; those of one product, or with "" all. The order's key is [GroupKey].
 	DeviceGroups(ctx context.Context, tenant, product, after string, limit int) ([]DeviceGroup, error)
@@ -121,6 +122,17 @@ type SoftwareStore interface {
 	PutMinimum(ctx context.Context, m Minimum, now time.Time) error
 	// Minimums lists all of a tenant, by feed and From.
 	Minimums(ctx context.Context, tenant string) ([]Minimum, error)
+}
+
+// DeploymentStore keeps what is deployed to device groups.
+type DeploymentStore interface {
+	// AddDeployment makes one the deployment in force of its group, with the number after the one before, and forgets those of the group that are
+	// older than the latest keep. fault.NotFound when the tenant has no such group, fault.AlreadyExists when the tenant has a deployment of that id.
+	AddDeployment(ctx context.Context, d Deployment, keep int) (Deployment, error)
+	// Deployment returns one of a group; fault.NotFound.
+	Deployment(ctx context.Context, tenant, group, id string) (Deployment, error)
+	// Deployments lists by group and then number, the latest first; those of one group, or with "" all. The order's key is [DeploymentKey].
+	Deployments(ctx context.Context, tenant, group, after string, limit int) ([]Deployment, error)
 }
 
 // CAStore keeps CAs. Keys are sealed at rest.

@@ -107,9 +107,11 @@ type DeviceGroup struct {
 	UpdatePolicy     UpdatePolicy
 	AllowCrashDumps  bool   // dumps hold memory, which may hold anything: off by default
 	RegionalBoundary string // RegionNone, RegionEU
-	ETag             iot.ETag
-	Created          time.Time
-	Updated          time.Time
+	// Deployment is the one in force; nil: nothing is deployed. It is made by CreateDeployment alone.
+	Deployment *Deployment
+	ETag       iot.ETag
+	Created    time.Time
+	Updated    time.Time
 }
 
 // ManufacturingState is how far a device is in its making. It goes one way (sphere §7.2).

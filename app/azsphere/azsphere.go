@@ -111,7 +111,7 @@ unix:PATH or 127.0.0.1:PORT.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(t.registerUser(), t.login(), t.logout(), t.showUser(), t.tenantCommand(), t.catalogCommand(), t.roleCommand(), t.productCommand(),
-		t.deviceGroupCommand(), t.deviceCommand(), t.caCommand(), t.supportData(), t.settingCommand(), t.showVersion("show-version"), t.showVersion("show-sdk-version"))
+		t.deviceGroupCommand(), t.deploymentCommand(), t.deviceCommand(), t.caCommand(), t.supportData(), t.settingCommand(), t.showVersion("show-version"), t.showVersion("show-sdk-version"))
 	for _, c := range all(root) {
 		if check := c.Args; check != nil {
 			c.Args = func(c *cobra.Command, args []string) error {

@@ -36,6 +36,9 @@ func TestTree(t *testing.T) {
 		"ca-certificate download-proof": "destination output-file thumbprint index verification-code " + inTenant,
 		"ca-certificate begin-rotation": inTenant, "ca-certificate activate": "thumbprint index " + inTenant, "ca-certificate revoke": "thumbprint index yes " + inTenant,
 		"device claim": "device yes device-group " + inTenant, "device list": inTenant, "device show": "device " + inTenant, "device update": "device device-group " + inTenant, "device show-count": inTenant,
+		"device-group deployment create": "device-group product images " + inTenant, "device-group deployment list": "device-group product " + inTenant,
+		"deployment create": "device-group product images " + inTenant, "deployment list": "device-group product " + inTenant, "deployment show": "device-group product deployment " + inTenant,
+		"device image list-installed": "device " + inTenant, "device image list-targeted": "device " + inTenant, "device show-deployment-status": "device " + inTenant,
 		"device enable": "device " + inTenant, "device disable": "device " + inTenant,
 		"device enable-development": "device device-group enable-rt-core-debugging " + inTenant, "device enable-cloud-test": "device device-group " + inTenant,
 		"device capability download": "device type destination output-file " + inTenant, "device capability apply": "device capability-file none output", "device capability select": "device capability-file none output",
@@ -54,7 +57,7 @@ func TestTree(t *testing.T) {
 		}
 	}
 	// What comes with later issues is not promised.
-	for _, path := range []string{"image", "image-package", "device sideload", "device wifi", "device network", "device app", "device recover", "device-group deployment", "deployment"} {
+	for _, path := range []string{"image", "image-package", "device sideload", "device wifi", "device network", "device app", "device recover"} {
 		words := strings.Fields(path)
 		parent := New(Standalone, "")
 		if len(words) == 2 {

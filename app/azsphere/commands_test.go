@@ -35,10 +35,16 @@ func TestTenant(t *testing.T) {
 	w.refuses(exitFailed, `you have a tenant "contoso" already; give --force`, "tenant", "create", "--name", "contoso")
 	w.json(&second, "tenant", "create", "--name", "Contoso", "--force")
 	w.refuses(exitFailed, "1 to 50", "tenant", "create", "--name", "a b")
-	w.refuses(exitFailed, `2 tenants are called "contoso"; give the id`, "tenant", "select", "--tenant", "contoso")
+	w.refuses(exitFailed, `2 tenants are called "contoso"; give the id of the one you mean: `, "tenant", "select", "--tenant", "contoso")
 	w.refuses(exitFailed, `there is no tenant "Fabrikam", or you have no role there`, "tenant", "select", "--tenant", "Fabrikam")
 	w.refuses(exitFailed, "does not exist", "tenant", "select", "--tenant", "768c2cd6-1bf0-4521-9f53-084a331d81cb")
 
+	for _, command := range [][]string{{"device", "list"}, {"device", "claim", "--yes"}, {"catalog", "show"}, {"role", "list"}, {"product", "create", "--name", "x"}} {
+		for _, id := range []string{first.ID, second.ID} { // the same everywhere, whatever it would do
+			w.refuses(exitFailed, id, append(command, "--tenant", "Contoso")...)
+		}
+	}
+	w.says(`^its Administrators: `+ada+`$`, "tenant", "select", "-t", first.ID)
 	w.says(`^Contoso \(`+first.ID+`\) is selected$`, "tenant", "select", "-t", strings.ToUpper(first.ID))
 	w.says("^id +"+first.ID+"$", "tenant", "show-selected")
 	w.says(`^Contoso +`+first.ID+` +Administrator +yes$`, "tenant", "list")
@@ -58,8 +64,20 @@ func TestTenant(t *testing.T) {
 		w.says("^tenant +Fab2$", "catalog", "update", "-c", "Fabrikam", "--name", "Fab2")
 		w.says("^Fab2 ", "catalog", "list", "--resource-group", "Plant", "--subscription", "x")
 	})
-	t.Run("others see nothing of it", func(t *testing.T) {
+	t.Run("one that somebody else made", func(t *testing.T) {
+		w.do("role", "add", "--tenant", second.ID, "--user", bob, "--role", "Contributor")
 		w.person(bob)
+		var selected tenantView
+		w.json(&selected, "tenant", "select", "--tenant", "Other")
+		if selected.ID != second.ID || !slices.Equal(selected.Administrators, []string{ada}) {
+			t.Errorf("%+v", selected)
+		}
+		w.login(ada)
+		w.do("role", "delete", "--tenant", second.ID, "--user", bob, "--role", "Contributor")
+		w.do("role", "list", "--tenant", second.ID)
+	})
+	t.Run("others see nothing of it", func(t *testing.T) {
+		w.login(bob)
 		w.refuses(exitFailed, "does not exist", "tenant", "select", "--tenant", first.ID)
 		w.refuses(exitFailed, "does not exist", "device", "list", "--tenant", first.ID)
 	})
@@ -134,7 +152,7 @@ func TestProduct(t *testing.T) {
 		var g groupView
 		w.json(&g, "device-group", "create", "--product", "Lamp", "--name", "Pilot Site", "--description", "Lyon", "-a", "no3rdpartyappupdates", "-f", "retaileval",
 			"--allow-crash-dumps-collection", "enabled", "--regional-data-boundary", "eu")
-		want := groupView{g.ID, "Pilot Site", "Lamp", p.ID, "Lyon", "RetailEval", "No3rdPartyAppUpdates", true, "EU"}
+		want := groupView{g.ID, "Pilot Site", "Lamp", p.ID, "Lyon", "RetailEval", "No3rdPartyAppUpdates", true, "EU", ""}
 		if g != want {
 			t.Errorf("a new group %+v, want %+v", g, want)
 		}
@@ -471,4 +489,94 @@ func TestSetting(t *testing.T) {
 	w.refuses(exitFailed, "messages of this tool have no colour", "setting", "no-color", "set", "--disable")
 	w.says("^v1.2.3$", "show-version")
 	w.says(`"version": "v1.2.3"`, "show-sdk-version", "-o", "json")
+}
+
+func TestDeployment(t *testing.T) {
+	conform.Covers(t, "SPH-28")
+	w := newWorld(t)
+	w.person(ada)
+	tenant := w.tenant("Contoso")
+	w.do("product", "create", "--name", "Lamp")
+	caller := sphere.Caller{Subject: ada}
+	image := func(n string) sphere.Image {
+		return sphere.Image{Component: "00000000-0000-4000-8000-00000000000" + n, ID: "00000000-0000-4000-9000-00000000000" + n, SHA256: strings.Repeat("ab", 32)}
+	}
+	one, two := image("1"), image("2")
+	_, err := w.service.PublishRelease(t.Context(), caller, tenant, sphere.Release{Kind: sphere.ReleaseApplication, Version: "1", Images: []sphere.Image{one, two}})
+	ok(t, err)
+	b := w.board()
+	w.do("device", "claim", "--device", b.address, "--yes")
+	setenv(t, deviceVariable, b.address)
+
+	w.says("^DEPLOYMENT +DEPLOYED +IN FORCE +IMAGES\n$", "device-group", "deployment", "list", "--device-group", "Lamp/Production")
+	w.refuses(exitFailed, `nothing is deployed to device group "Production"`, "deployment", "show", "--product", "Lamp", "--device-group", "Production")
+	w.refuses(exitFailed, "publish a release of kind application with it first", "device-group", "deployment", "create", "--device-group", "Lamp/Production", "--images", tenant)
+	w.refuses(exitMisuse, "give --images", "device-group", "deployment", "create", "--device-group", "Lamp/Production")
+	w.refuses(exitMisuse, `unknown argument "x"`, "deployment", "create", "--device-group", "Lamp/Production", "x")
+	var first, second deploymentView
+	w.json(&first, "device-group", "deployment", "create", "--device-group", "Lamp/Production", "--images", one.ID)
+	if !first.Current || first.DeviceGroup != "Production" || !slices.Equal(first.Images, []string{one.ID}) || first.Deployed == nil {
+		t.Errorf("%+v", first)
+	}
+	for _, images := range [][]string{{"--images", one.ID, two.ID}, {"-i", two.ID + "," + one.ID}} { // with spaces, and with commas
+		w.json(&second, append([]string{"deployment", "create", "--catalog", "Contoso", "-g", "Plant", "--product", "Lamp", "--device-group", "Production"}, images...)...)
+		if !slices.Equal(second.Images, []string{one.ID, two.ID}) {
+			t.Errorf("%+v", second)
+		}
+	}
+	w.says("^"+second.ID+" +\\S+ \\S+Z +yes +"+one.ID+", "+two.ID+"\n(.+\n)"+first.ID+" +\\S+ \\S+Z +"+one.ID+"\n", "device-group", "deployment", "list", "--device-group", "Lamp/Production")
+	var all []deploymentView
+	w.json(&all, "deployment", "list", "--product", "Lamp", "--device-group", "Production")
+	if len(all) != 3 || !all[0].Current || all[1].Current || all[2].ID != first.ID {
+		t.Errorf("%+v", all)
+	}
+	w.says("^in force +yes$", "deployment", "show", "--device-group", "Lamp/Production")
+	w.says("^in force +no: another one is$", "deployment", "show", "--device-group", "Lamp/Production", "--deployment", first.ID)
+	w.says("^deployment +"+second.ID+"$", "device-group", "show", "--device-group", "Lamp/Production")
+	if _, errs, err := w.run("deployment", "create", "--device-group", "Lamp/Development", "--images", two.ID); err != nil || !strings.Contains(errs, "is No3rdPartyAppUpdates: its devices get nothing of it") {
+		t.Errorf("%v, %s", err, errs)
+	}
+
+	t.Run("what a device should have", func(t *testing.T) {
+		_, errs, err := w.run("device", "image", "list-targeted")
+		if err != nil || !strings.Contains(errs, "none: the device is in no device group") {
+			t.Errorf("%v, %s", err, errs)
+		}
+		w.says("^images targeted +none: the device is in no device group$", "device", "show-deployment-status")
+		w.do("device", "update", "--device-group", "Lamp/Production")
+		w.says("^"+two.ID+" +"+two.Component, "device", "image", "list-targeted", "--device", b.id)
+		w.says("^os version +unknown: the device has not attested yet$", "device", "show-deployment-status")
+		var s statusView
+		w.json(&s, "device", "show-deployment-status")
+		if s.UpToDate || s.Deployment != second.ID || len(s.Targeted) != 2 || len(s.Missing) != 2 {
+			t.Errorf("%+v", s)
+		}
+		attested := func(images ...sphere.Image) {
+			t.Helper()
+			_, err := w.service.DeviceSide().RecordAttested(t.Context(), b.id, sphere.Attested{OSVersion: "26.1", Installed: images})
+			ok(t, err)
+		}
+		_, err = w.service.PublishRelease(t.Context(), caller, tenant, sphere.Release{Kind: sphere.ReleaseOS, Feed: sphere.Retail, Version: "26.1", Images: []sphere.Image{image("9")}})
+		ok(t, err)
+		attested(image("9"), one)
+		w.says("^not installed yet +"+two.ID+"\nup to date +no$", "device", "show-deployment-status")
+		attested(image("9"), one, two)
+		w.says("^images targeted +2 of 2 are installed\nup to date +yes$", "device", "show-deployment-status")
+	})
+	t.Run("what a device has", func(t *testing.T) {
+		w.says("^ +os$", "device", "image", "list-installed") // at hand; the board's image has no ids
+		w.says("^"+one.ID+" +"+one.Component, "device", "image", "list-installed", "--device", b.id)
+		var images []imageView
+		w.json(&images, "device", "image", "list-installed", "--device", b.id)
+		if len(images) != 3 || images[0].SHA256 == "" {
+			t.Errorf("%+v", images)
+		}
+	})
+	t.Run("a Reader deploys nothing", func(t *testing.T) {
+		w.do("role", "add", "--user", bob, "--role", "Reader")
+		w.person(bob)
+		w.do("tenant", "select", "--tenant", tenant)
+		w.refuses(exitFailed, "this needs the role Contributor", "device-group", "deployment", "create", "--device-group", "Lamp/Production", "--images", one.ID)
+		w.says("^"+second.ID, "device-group", "deployment", "list", "--device-group", "Lamp/Production")
+	})
 }

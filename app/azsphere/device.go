@@ -19,6 +19,7 @@ func (t *tool) deviceCommand() *cobra.Command {
 	return group("device", "Manage devices, in the service and at hand",
 		t.deviceClaim(), t.deviceList(""), t.deviceShow(), t.deviceUpdate(), t.deviceAssign(), t.deviceUnassign(), t.deviceCount(""),
 		t.deviceEnable(true), t.deviceEnable(false), t.enableDevelopment(), t.enableCloudTest(),
+		t.deploymentStatus(), group("image", "See the images of a device", t.imagesInstalled(), t.imagesTargeted()),
 		group("capability", "Manage capabilities: what a device lets its owner do", t.capabilityDownload(), t.capabilitySelect("select"), t.capabilitySelect("apply"), t.capabilityShow()),
 		group("manufacturing-state", "See and set how far the device at hand is in its making", t.manufacturingShow(), t.manufacturingUpdate()),
 		t.listAttached(), t.showAttached(), t.showOSVersion())

@@ -224,7 +224,7 @@ func (t *tool) productDelete() *cobra.Command {
 func (t *tool) deviceGroupCommand() *cobra.Command {
 	return group("device-group", "Manage device groups: what devices of one product have in common",
 		t.groupCreate(), t.groupDefaults(), t.groupList(false), t.groupShow(), t.groupUpdate(), t.groupDelete(), t.errorReport("device-group"),
-		group("device", "See a group's devices", t.deviceList("device-group"), t.deviceCount("device-group")))
+		t.groupDeployment(), group("device", "See a group's devices", t.deviceList("device-group"), t.deviceCount("device-group")))
 }
 
 // groupFlags name a device group: by "Product/Group", by id, or by its name beside --product.
@@ -278,10 +278,11 @@ type groupView struct {
 	UpdatePolicy   string `json:"applicationUpdate"`
 	AllowCrashDump bool   `json:"allowCrashDumpsCollection"`
 	Region         string `json:"regionalDataBoundary"`
+	Deployment     string `json:"currentDeployment,omitempty"` // id
 }
 
 func viewGroup(g sphere.DeviceGroup, product string) groupView {
-	return groupView{g.ID, g.Name, product, g.ProductID, g.Description, g.OSFeed.String(), g.UpdatePolicy.String(), g.AllowCrashDumpsCollection, g.RegionalDataBoundary.String()}
+	return groupView{g.ID, g.Name, product, g.ProductID, g.Description, g.OSFeed.String(), g.UpdatePolicy.String(), g.AllowCrashDumpsCollection, g.RegionalDataBoundary.String(), g.CurrentDeployment.ID}
 }
 
 func (r *run) printGroup(g groupView) error {
@@ -291,7 +292,7 @@ func (r *run) printGroup(g groupView) error {
 			dumps = "collected"
 		}
 		lines(w, "device group", g.Name, "id", g.ID, "product", g.Product, "description", g.Description, "os feed", g.OSFeed,
-			"application update", g.UpdatePolicy, "crash dumps", dumps, "data boundary", g.Region)
+			"application update", g.UpdatePolicy, "crash dumps", dumps, "data boundary", g.Region, "deployment", g.Deployment)
 		return nil
 	})
 }

@@ -50,7 +50,7 @@ func findTenant(ctx context.Context, c *sphere.Client, name string) (sphere.Tena
 
 // byName finds the one thing that has an id or a name.
 func byName[T any](kind, name string, all []T, names func(T) (id, name string)) (found T, err error) {
-	n := 0
+	var ids []string
 	for _, v := range all {
 		id, its := names(v)
 		if strings.EqualFold(id, name) {
@@ -58,16 +58,47 @@ func byName[T any](kind, name string, all []T, names func(T) (id, name string)) 
 		}
 		if strings.EqualFold(its, name) {
 			found = v
-			n++
+			ids = append(ids, id)
 		}
 	}
-	switch n {
+	switch len(ids) {
 	case 0:
 		return found, fmt.Errorf("there is no %s %q, or you have no role there", kind, name)
 	case 1:
 		return found, nil
 	}
-	return found, fmt.Errorf("%d %ss are called %q; give the id of the one you mean", n, kind, name)
+	return found, fmt.Errorf("%d %ss are called %q; give the id of the one you mean: %s", len(ids), kind, name, some(ids))
+}
+
+// maxShown is how many of something a sentence names.
+const maxShown = 20
+
+// some joins words; of many it says how many there are.
+func some(words []string) string {
+	if len(words) > maxShown {
+		return strings.Join(words[:maxShown], ", ") + fmt.Sprintf(" and %d more", len(words)-maxShown)
+	}
+	return strings.Join(words, ", ")
+}
+
+// administrators are who rules a tenant.
+func (r *run) administrators(client *sphere.Client, tenant string) ([]string, error) {
+	users, err := client.Users(r.Context(), tenant)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, u := range users {
+		for _, t := range u.Roles {
+			if slices.Contains(t.RoleNames, sphere.Administrator) {
+				all = append(all, u.UserID)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("the service names nobody who administers the tenant")
+	}
+	return all, nil
 }
 
 // tenantView is a tenant for programs.
@@ -76,6 +107,8 @@ type tenantView struct {
 	Name     string        `json:"name"`
 	Roles    []sphere.Role `json:"roles,omitempty"`
 	Selected bool          `json:"selected"`
+	// Administrators are told when it is selected: whoever gives somebody a role in a tenant asks nobody.
+	Administrators []string `json:"administrators,omitempty"`
 }
 
 func (r *run) viewTenant(t sphere.Tenant, roles []sphere.Role) tenantView {
@@ -83,7 +116,7 @@ func (r *run) viewTenant(t sphere.Tenant, roles []sphere.Role) tenantView {
 	if k := r.acc.Servers[r.server.url]; k != nil {
 		selected = k.Tenant
 	}
-	return tenantView{t.ID, t.Name, roles, t.ID == selected}
+	return tenantView{ID: t.ID, Name: t.Name, Roles: roles, Selected: t.ID == selected}
 }
 
 func (r *run) printTenant(t tenantView) error {
@@ -210,12 +243,19 @@ func (t *tool) tenantSelect() *cobra.Command {
 		Use:   "select",
 		Short: "Select the tenant that commands work in",
 		Long: `Select the tenant that the commands that follow work in when they name none. The choice is
-yours on this machine alone, and stands until you sign in as somebody else.`,
+yours on this machine alone, and stands until you sign in as somebody else.
+
+Several tenants may have one name, and anybody may give you a role in theirs: before you
+claim devices, see from its id and its Administrators that it is the one you mean.`,
 		Example: `  azsphere tenant select --tenant Contoso
   azsphere tenant select --tenant 768c2cd6-1bf0-4521-9f53-084a331d81cb`,
 	}
 	return t.make(command{Command: c, tenant: true, required: []string{"tenant"}, do: func(r *run) error {
-		_, found, err := r.inTenant()
+		client, found, err := r.inTenant()
+		if err != nil {
+			return err
+		}
+		admins, err := r.administrators(client, found.ID)
 		if err != nil {
 			return err
 		}
@@ -227,7 +267,9 @@ yours on this machine alone, and stands until you sign in as somebody else.`,
 		}); err != nil {
 			return err
 		}
-		return r.say(r.viewTenant(found, nil), "%s (%s) is selected", found.Name, found.ID)
+		v := r.viewTenant(found, nil)
+		v.Administrators = admins
+		return r.say(v, "%s (%s) is selected\nits Administrators: %s", found.Name, found.ID, some(admins))
 	}})
 }
 

@@ -26,7 +26,9 @@ var free = regexp.MustCompile(`^[\p{L}\p{N}_.()-]{1,90}$`)
 var (
 	catalogName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,50}$`)
 	childName   = regexp.MustCompile(`^([A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9 ]{0,48}[A-Za-z0-9])$`)
-	deviceName  = regexp.MustCompile(`^[A-Za-z0-9-]{128}$`)
+	// deploymentName is an id, or what stands for the deployment in force.
+	deploymentName = regexp.MustCompile(`^(?i:\.default|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+	deviceName     = regexp.MustCompile(`^[A-Za-z0-9-]{128}$`)
 )
 
 // openARM checks what all requests of ARM have in common, and finds the tenant that the path calls a catalog.
@@ -42,7 +44,9 @@ func (h *Head) openARM(q *request) error {
 			return fault.New(fault.Invalid, "the name of a %s has 1 to 90 letters, digits and ._()-", what)
 		}
 	}
-	for what, rule := range map[string]*regexp.Regexp{"catalog": catalogName, "product": childName, "deviceGroup": childName, "device": deviceName} {
+	for what, rule := range map[string]*regexp.Regexp{
+		"catalog": catalogName, "product": childName, "deviceGroup": childName, "device": deviceName, "deployment": deploymentName,
+	} {
 		if s, ok := q.args[what]; ok && !rule.MatchString(s) && !(rule == childName && pseudo(s)) {
 			return fault.New(fault.Invalid, "%q is no name of a %s: %s", s, what, rule)
 		}
@@ -110,6 +114,7 @@ type resource struct {
 }
 
 type systemData struct {
+	By       string     `json:"createdBy,omitempty"`
 	Created  *time.Time `json:"createdAt,omitempty"`
 	Modified *time.Time `json:"lastModifiedAt,omitempty"`
 }
@@ -121,7 +126,7 @@ func (q *request) resource(id, kind string, p properties, created, modified time
 	p["provisioningState"] = "Succeeded"
 	r := resource{ID: id, Name: id[strings.LastIndexByte(id, '/')+1:], Type: provider + "/" + kind, Properties: p}
 	if !created.IsZero() {
-		r.System = &systemData{instant(created), instant(modified)}
+		r.System = &systemData{Created: instant(created), Modified: instant(modified)}
 	}
 	return r
 }
@@ -143,6 +148,7 @@ var (
 	productFields     = []string{"name", "description"}
 	groupFields       = []string{"name", "description", "osFeedType", "updatePolicy", "allowCrashDumpsCollection", "regionalDataBoundary", "hasDeployment"}
 	deviceFields      = []string{"name", "deviceId", "chipSku", "lastInstalledOsVersion", "lastAvailableOsVersion"}
+	deploymentFields  = []string{"name", "deploymentId"}
 	certificateFields = []string{"name", "status", "subject", "thumbprint"}
 	insightFields     = []string{"deviceId", "eventType", "eventClass", "eventCategory", "description"}
 )
@@ -377,8 +383,8 @@ type groupName struct{ product, group string }
 
 var nowhere = groupName{sphere.PseudoUnassigned, sphere.PseudoUnassigned}
 
-// nameOf finds the names of a device's group. Each is asked for once in a request.
-func (h *Head) nameOf(q *request, product, group string) (groupName, error) {
+// nameOf finds the names of a group, "" being none. Each is asked for once in a request.
+func (h *Head) nameOf(q *request, group string) (groupName, error) {
 	if group == "" {
 		return nowhere, nil
 	}
@@ -389,7 +395,7 @@ func (h *Head) nameOf(q *request, product, group string) (groupName, error) {
 	if err != nil {
 		return groupName{}, err
 	}
-	name, err := h.productName(q, product)
+	name, err := h.productName(q, g.Product)
 	if err != nil {
 		return groupName{}, err
 	}
@@ -421,7 +427,7 @@ func enabled(b bool) string {
 func (q *request) groupOf(product string, g sphere.DeviceGroup) resource {
 	return q.resource(q.id(q.tenant, "products", product, "deviceGroups", g.Name), "catalogs/products/deviceGroups", properties{
 		"description": g.Description, "osFeedType": string(g.OSFeed), "updatePolicy": string(g.UpdatePolicy),
-		"allowCrashDumpsCollection": enabled(g.AllowCrashDumps), "regionalDataBoundary": g.RegionalBoundary, "hasDeployment": false,
+		"allowCrashDumpsCollection": enabled(g.AllowCrashDumps), "regionalDataBoundary": g.RegionalBoundary, "hasDeployment": g.Deployment != nil,
 	}, g.Created, g.Updated)
 }
 
@@ -584,7 +590,7 @@ func (h *Head) armDeleteGroup(q *request) error {
 // Devices.
 
 func (h *Head) deviceResource(q *request, d sphere.Device) (resource, error) {
-	n, err := h.nameOf(q, d.Product, d.Group)
+	n, err := h.nameOf(q, d.Group)
 	if err != nil {
 		return resource{}, err
 	}

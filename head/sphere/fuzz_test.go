@@ -98,6 +98,8 @@ func FuzzRequests(f *testing.F) {
 	f.Add("PATCH", "/v2/tenants/x/devices/y", "", `{"DeviceGroupId":"z"}`)
 	f.Add("GET", "/subscriptions/s/resourceGroups/g/providers/Microsoft.AzureSphere/catalogs/aaa-tenant/products", "api-version=2024-04-01&$filter=name%20eq%20'x'&$skipToken="+base64.RawURLEncoding.EncodeToString(make([]byte, 40)), "")
 	f.Add("POST", "/subscriptions/s/resourceGroups/g/providers/Microsoft.AzureSphere/catalogs/aaa-tenant/products/p/deviceGroups/g/claimDevices", "api-version=2024-04-01", `{"deviceIdentifiers":["x"]}`)
+	f.Add("PUT", "/subscriptions/s/resourceGroups/g/providers/Microsoft.AzureSphere/catalogs/aaa-tenant/products/aaa%20product/deviceGroups/aaa%20group/deployments/.default",
+		"api-version=2024-04-01", `{"properties":{"deploymentId":"x","deployedImages":["a/b",{"id":"/c"},{"properties":{"imageId":"d"}},null]}}`)
 	w := newWorld(f)
 	e := w.estate("aaa")
 	f.Fuzz(func(t *testing.T, method, target, query, body string) {

@@ -52,6 +52,8 @@ func calls(e estate) map[string]sent {
 		"POST v2/tenants/{tenant}/devices": {want: 201, make: func(w *world, e estate) string {
 			return w.proofBody(e.administrator, e.tenant, newKey(w.t), e.group)
 		}},
+		"POST v2/tenants/{tenant}/devicegroups/{group}/deployments": {body: `{"DeployedImages":["` + e.app + `"]}`, want: 201},
+		"PUT " + deployOf: {args: map[string]string{"deployment": sphere.PseudoDefault}, body: `{"properties":{"deployedImages":["` + e.app + `"]}}`, want: 201},
 		"POST v2/tenants/{tenant}/certificates/{certificate}/proofOfPossession": {body: `{"ProofOfPossessionNonce":"CODE"}`},
 		"POST v2/tenants/{tenant}/certificates/{certificate}/activate":          {args: map[string]string{"certificate": e.successor}},
 
@@ -80,6 +82,9 @@ func calls(e estate) map[string]sent {
 		"GET v2/tenants/{tenant}/devicegroups/{group}/devices/count", "GET v2/tenants/{tenant}/devicegroups/{group}/errorReport",
 		"GET v2/tenants/{tenant}/devices", "GET v2/tenants/{tenant}/devices/count", "POST v2/tenants/{tenant}/claimChallenge",
 		"GET v2/tenants/{tenant}/devices/{device}", "POST v2/tenants/{tenant}/devices/{device}/enable", "POST v2/tenants/{tenant}/devices/{device}/disable",
+		"GET v2/tenants/{tenant}/devicegroups/{group}/deployments", "GET v2/tenants/{tenant}/devicegroups/{group}/deployments/{deployment}",
+		"GET v2/tenants/{tenant}/devices/{device}/targetedImages", "POST " + catalog + "/listDeployments", "GET " + catalog + "/listDeployments",
+		"GET " + groupOf + "/deployments", "GET " + deployOf,
 		"GET v2/tenants/{tenant}/devices/{device}/images", "GET v2/tenants/{tenant}/manufactureRecords",
 		"GET v2/tenants/{tenant}/certificates", "GET v2/tenants/{tenant}/certificates/{certificate}", "GET v2/tenants/{tenant}/certificates/{certificate}/content",
 		"GET v2/tenants/{tenant}/certificates/{certificate}/chain", "POST v2/tenants/{tenant}/certificates/{certificate}/revoke",
@@ -99,7 +104,7 @@ func calls(e estate) map[string]sent {
 // target is the path of a route in a tenant, with ids out of an estate.
 func target(rt *route, tenant, catalog string, e estate, s sent) string {
 	args := map[string]string{
-		"tenant": tenant, "catalog": catalog, "product": e.product, "group": e.group, "device": e.device, "certificate": e.ca, "user": e.reader.Subject, "role": "Reader",
+		"tenant": tenant, "catalog": catalog, "product": e.product, "group": e.group, "device": e.device, "certificate": e.ca, "deployment": e.deployment, "user": e.reader.Subject, "role": "Reader",
 		"subscription": "00000000-0000-0000-0000-000000000000", "resourceGroup": "my-group", "deviceGroup": e.groupName,
 	}
 	if rt.arm {
@@ -128,6 +133,7 @@ func nothingOf(t *testing.T, who string, e estate, request string, a answered) {
 	for what, s := range map[string]string{
 		"tenant": e.tenant, "tenant's name": e.name, "product": e.product, "product's name": e.productName, "group": e.group, "group's name": e.groupName, "device": e.device,
 		"known device": e.known, "CA": e.ca, "successor": e.successor, "event": "aaa crashed", "member": e.administrator.Subject, "SKU": "aaasku",
+		"deployment": e.deployment, "image": e.app,
 	} {
 		s = strings.ToLower(s)
 		said := strings.Contains(strings.ToLower(request), s) || strings.Contains(strings.ToLower(request), strings.ToLower(url.PathEscape(s)))

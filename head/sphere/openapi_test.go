@@ -94,7 +94,7 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 	paths, _ := outline(t)
 	for name, v := range map[string]any{
 		"Me": meView{}, "TenantRoles": rolesView{}, "UserRoles": userRolesView{}, "User": userView{}, "Tenant": tenantView{}, "Product": productView{}, "DeviceGroup": groupView{},
-		"Deployment": deploymentView{}, "Device": deviceView{}, "Capability": capabilityView{}, "Image": imageView{}, "Outcome": outcomeView{}, "Uploaded": uploadedView{},
+		"Deployment": deploymentView{}, "Target": targetView{}, "Device": deviceView{}, "Capability": capabilityView{}, "Image": imageView{}, "Outcome": outcomeView{}, "Uploaded": uploadedView{},
 		"ManufactureRecord": recordView{}, "Certificate": certificateView{}, "Release": releaseView{}, "Minimum": minimumView{}, "Insight": insightView{}, "Problem": problem{},
 	} {
 		var described, sent []string

@@ -83,6 +83,10 @@ var v2 = []route{
 	{method: "GET", path: "v2/tenants/{tenant}/devicegroups/{group}/devices/count", right: reads, serve: (*Head).countDevices},
 	{method: "GET", path: "v2/tenants/{tenant}/devicegroups/{group}/errorReport", right: reads, serve: (*Head).errorReport},
 
+	{method: "GET", path: "v2/tenants/{tenant}/devicegroups/{group}/deployments", right: reads, serve: (*Head).deployments},
+	{method: "POST", path: "v2/tenants/{tenant}/devicegroups/{group}/deployments", right: adds, limit: small, serve: (*Head).createDeployment},
+	{method: "GET", path: "v2/tenants/{tenant}/devicegroups/{group}/deployments/{deployment}", right: reads, serve: (*Head).getDeployment},
+
 	{method: "GET", path: "v2/tenants/{tenant}/devices", right: reads, serve: (*Head).devices},
 	{method: "GET", path: "v2/tenants/{tenant}/devices/count", right: reads, serve: (*Head).countDevices},
 	{method: "POST", path: "v2/tenants/{tenant}/claimChallenge", right: adds, serve: (*Head).claimChallenge},
@@ -93,6 +97,7 @@ var v2 = []route{
 	{method: "POST", path: "v2/tenants/{tenant}/devices/{device}/enable", right: rules, serve: (*Head).enableDevice},
 	{method: "POST", path: "v2/tenants/{tenant}/devices/{device}/disable", right: rules, serve: (*Head).disableDevice},
 	{method: "GET", path: "v2/tenants/{tenant}/devices/{device}/images", right: reads, serve: (*Head).deviceImages},
+	{method: "GET", path: "v2/tenants/{tenant}/devices/{device}/targetedImages", right: reads, serve: (*Head).targetedImages},
 	{method: "POST", path: "v2/tenants/{tenant}/devices/{device}/capabilities", right: adds, limit: small, serve: (*Head).capability},
 
 	{method: "GET", path: "v2/tenants/{tenant}/manufactureRecords", right: reads, plus: installation, serve: (*Head).manufactureRecords},
@@ -132,6 +137,7 @@ const (
 	productOf  = catalog + "/products/{product}"
 	groupOf    = productOf + "/deviceGroups/{deviceGroup}"
 	deviceOf   = groupOf + "/devices/{device}"
+	deployOf   = groupOf + "/deployments/{deployment}"
 	armVersion = "2024-04-01"
 )
 
@@ -146,6 +152,8 @@ var arm = []route{
 	{method: "GET", path: catalog + "/listDeviceGroups", right: reads, serve: (*Head).armAllGroups},
 	{method: "POST", path: catalog + "/listDevices", right: reads, serve: (*Head).armDevices},
 	{method: "GET", path: catalog + "/listDevices", right: reads, serve: (*Head).armDevices},
+	{method: "POST", path: catalog + "/listDeployments", right: reads, serve: (*Head).armAllDeployments},
+	{method: "GET", path: catalog + "/listDeployments", right: reads, serve: (*Head).armAllDeployments},
 	{method: "POST", path: catalog + "/listDeviceInsights", right: reads, serve: (*Head).armInsights},
 	{method: "GET", path: catalog + "/listDeviceInsights", right: reads, serve: (*Head).armInsights},
 	{method: "GET", path: catalog + "/operationStatuses/{operation}", right: reads, serve: (*Head).armOperation},
@@ -171,6 +179,10 @@ var arm = []route{
 	{method: "DELETE", path: groupOf, right: rules, serve: (*Head).armDeleteGroup},
 	{method: "POST", path: groupOf + "/countDevices", right: reads, serve: (*Head).armCountDevices},
 	{method: "POST", path: groupOf + "/claimDevices", right: adds, limit: medium, serve: (*Head).armClaim},
+
+	{method: "GET", path: groupOf + "/deployments", right: reads, serve: (*Head).armDeployments},
+	{method: "GET", path: deployOf, right: reads, serve: (*Head).armDeployment},
+	{method: "PUT", path: deployOf, right: adds, limit: medium, serve: (*Head).armPutDeployment},
 
 	{method: "GET", path: groupOf + "/devices", right: reads, serve: (*Head).armDevices},
 	{method: "GET", path: deviceOf, right: reads, serve: (*Head).armDevice},

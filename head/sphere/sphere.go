@@ -74,6 +74,11 @@ type Core interface {
 	Minimums(ctx context.Context, c sphere.Caller, tenant string) ([]sphere.Minimum, error)
 	SetMinimum(ctx context.Context, c sphere.Caller, tenant string, feed sphere.OSFeed, version string, from time.Time) (sphere.Minimum, error)
 
+	Deployments(ctx context.Context, c sphere.Caller, tenant, group string, p sphere.Page) (sphere.List[sphere.Deployment], error)
+	Deployment(ctx context.Context, c sphere.Caller, tenant, group, deployment string) (sphere.Deployment, error)
+	CreateDeployment(ctx context.Context, c sphere.Caller, tenant, group, deployment string, images []string) (d sphere.Deployment, created bool, err error)
+	TargetedImages(ctx context.Context, c sphere.Caller, tenant, device string) (sphere.Target, error)
+
 	CAs(ctx context.Context, c sphere.Caller, tenant string) ([]sphere.CA, error)
 	CA(ctx context.Context, c sphere.Caller, tenant, name string) (sphere.CA, error)
 	CAChain(ctx context.Context, c sphere.Caller, tenant, name string) ([]byte, error)

@@ -491,20 +491,15 @@ func (h *Head) claimKnown(q *request) error {
 	return whole(q, os, err, func(o sphere.Outcome) outcomeView { return outcomeView{o.Device, o.Claimed, problemOf(o.Err)} })
 }
 
-// claimByIDs claims what records let the tenant claim. What is the tenant's already, without a record, is no failure (sphere §4.2).
+// claimByIDs claims what records let the tenant claim.
 func (h *Head) claimByIDs(q *request, tenant string, devices []string, group string) ([]sphere.Outcome, error) {
 	os, err := h.core.ClaimKnown(q.Context(), q.caller, tenant, devices, group)
 	if err != nil {
 		return nil, err
 	}
 	failed := 0
-	for i := range os {
-		if fault.Is(os[i].Err, fault.NotFound) {
-			if _, err := h.core.Device(q.Context(), q.caller, tenant, os[i].Device); err == nil {
-				os[i].Err = nil
-			}
-		}
-		if os[i].Err != nil {
+	for _, o := range os {
+		if o.Err != nil {
 			failed++
 		}
 	}

@@ -134,7 +134,7 @@ type groupView struct {
 	UpdatedUTC                time.Time `json:"UpdatedUtc"`
 }
 
-// deploymentView is empty: images are not deployed yet.
+// deploymentView is empty but for its tenant where nothing is deployed.
 type deploymentView struct {
 	ID                *string `json:"Id"`
 	TenantID          string  `json:"TenantId"`
@@ -142,10 +142,25 @@ type deploymentView struct {
 	DeploymentDateUTC *time.Time `json:"DeploymentDateUtc"`
 }
 
+func viewDeployment(d sphere.Deployment) deploymentView {
+	return deploymentView{text(d.ID), d.Tenant, d.ImageIDs(), instant(d.Created)}
+}
+
+// targetView is what a device should get, as a list with what it comes from, or why it is empty.
+type targetView struct {
+	Deployment *deploymentView
+	Items      []imageView
+	Reason     *string
+}
+
 func viewGroup(g sphere.DeviceGroup) groupView {
+	current := deploymentView{TenantID: g.Tenant, DeployedImages: []string{}}
+	if g.Deployment != nil {
+		current = viewDeployment(*g.Deployment)
+	}
 	return groupView{
 		g.ID, g.Tenant, g.Product, g.Name, g.Description, number(feeds, g.OSFeed), number(policies, g.UpdatePolicy), g.AllowCrashDumps,
-		number(regions, g.RegionalBoundary), deploymentView{TenantID: g.Tenant, DeployedImages: []string{}}, stamp(g.Created), stamp(g.Updated),
+		number(regions, g.RegionalBoundary), current, stamp(g.Created), stamp(g.Updated),
 	}
 }
 

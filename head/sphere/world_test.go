@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -213,6 +214,8 @@ type estate struct {
 	productName, groupName             string
 	device, known                      string // known is reserved and not claimed
 	ca, successor, version             string
+	deployment                         string // of the group
+	app                                string // id of its image
 	administrator, contributor, reader sphere.Caller
 	emptyName, spareName               string
 	key                                deviceKey
@@ -241,6 +244,12 @@ func (w *world) estate(prefix string) estate {
 	ok(t, errors.Join(must(w.UploadManufactureRecords(ctx, root, e.tenant, []sphere.ManufactureRecord{{PublicKey: k.der, ChipSKU: prefix + "sku"}}))(t)...))
 	e.known = k.id
 	must(w.PublishRelease(ctx, e.administrator, e.tenant, sphere.Release{Kind: sphere.ReleaseOS, Feed: sphere.Retail, Version: e.version, Images: []sphere.Image{image}}))(t)
+	app := image
+	app.Component, app.ID = "00000000-0000-4000-8000-000000000007", fmt.Sprintf("00000000-0000-4000-9000-%x", prefix+prefix)
+	must(w.PublishRelease(ctx, e.administrator, e.tenant, sphere.Release{Kind: sphere.ReleaseApplication, Version: "1", Images: []sphere.Image{app}}))(t)
+	made, _, err := w.CreateDeployment(ctx, e.administrator, e.tenant, e.group, "", []string{app.ID})
+	ok(t, err)
+	e.deployment, e.app = made.ID, app.ID
 	must(w.SetMinimum(ctx, e.administrator, e.tenant, sphere.Retail, "26.1", time.Time{}))(t)
 	ok(t, w.DeviceSide().Report(ctx, e.device, []report.Event{{Type: report.AppCrash, Description: prefix + " crashed", Start: w.now}}))
 	e.ca = must(w.CA(ctx, e.administrator, e.tenant, sphere.PseudoDefault))(t).Serial
@@ -282,6 +291,7 @@ func (w *world) snapshot(e estate) string {
 		must(w.Tenant(ctx, c, e.tenant))(t), must(w.Members(ctx, c, e.tenant))(t), must(w.Products(ctx, c, e.tenant, all))(t),
 		must(w.DeviceGroups(ctx, c, e.tenant, "", all))(t), devices, must(w.ManufactureRecords(ctx, c, e.tenant, all))(t),
 		must(w.Releases(ctx, c, e.tenant))(t), must(w.Minimums(ctx, c, e.tenant))(t), must(w.CAs(ctx, c, e.tenant))(t), must(w.ErrorReport(ctx, c, e.tenant, ""))(t),
+		must(w.Deployments(ctx, c, e.tenant, "", all))(t),
 	}))(t)
 	return string(b)
 }

@@ -152,6 +152,34 @@ func (c *Client) DeleteDeviceGroup(ctx context.Context, tenant, group string) er
 	return err
 }
 
+// CurrentDeployment is the name of the deployment in force in any group.
+const CurrentDeployment = ".default"
+
+// Deployments lists what was deployed to a device group, the latest, which is in force, first.
+func (c *Client) Deployments(ctx context.Context, tenant, group string) ([]Deployment, error) {
+	return all[Deployment](ctx, c, at("tenants", tenant, "devicegroups", group, "deployments"), nil)
+}
+
+// Deployment returns one of a device group by its id, or by [CurrentDeployment]; 404 where nothing is deployed.
+func (c *Client) Deployment(ctx context.Context, tenant, group, deployment string) (Deployment, error) {
+	return call[Deployment](ctx, c, get, at("tenants", tenant, "devicegroups", group, "deployments", deployment), nil, nil)
+}
+
+// CreateDeployment puts a set of images in force for a device group. They are named by their ids, and releases of applications must hold them; 400
+// for one that none holds. id is the deployment's own, a GUID, with which a call may be made again when its answer was lost; empty: the service makes one.
+func (c *Client) CreateDeployment(ctx context.Context, tenant, group, id string, images []string) (Deployment, error) {
+	body := map[string]any{"DeployedImages": images}
+	if id != "" {
+		body["Id"] = id
+	}
+	return call[Deployment](ctx, c, post, at("tenants", tenant, "devicegroups", group, "deployments"), nil, body)
+}
+
+// TargetedImages returns what a device should get of its group's deployment.
+func (c *Client) TargetedImages(ctx context.Context, tenant, device string) (Target, error) {
+	return call[Target](ctx, c, get, at("tenants", tenant, "devices", device, "targetedImages"), nil, nil)
+}
+
 func (f DeviceFilter) query() url.Values {
 	q := url.Values{}
 	set := func(name, value string) {

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -397,7 +398,7 @@ func TestClient(t *testing.T) {
 	}
 	g := must(c.CreateDeviceGroup(ctx, tn.ID, p.ID, DeviceGroupChange{Name: ptr("Own"), OSFeed: ptr(RetailEval)}))(t)
 	g = must(c.UpdateDeviceGroup(ctx, tn.ID, g.ID, DeviceGroupChange{AllowCrashDumpsCollection: ptr(true), RegionalDataBoundary: ptr(RegionEU)}))(t)
-	if got := must(c.DeviceGroup(ctx, tn.ID, g.ID))(t); got != g || got.ProductID != p.ID || got.OSFeed != RetailEval || !got.AllowCrashDumpsCollection || got.RegionalDataBoundary != RegionEU {
+	if got := must(c.DeviceGroup(ctx, tn.ID, g.ID))(t); !reflect.DeepEqual(got, g) || got.CurrentDeployment.ID != "" || got.ProductID != p.ID || got.OSFeed != RetailEval || !got.AllowCrashDumpsCollection || got.RegionalDataBoundary != RegionEU {
 		t.Errorf("%+v", got)
 	}
 	if a, b := must(c.DeviceGroups(ctx, tn.ID, p.ID))(t), must(c.DeviceGroups(ctx, tn.ID, ""))(t); len(a) != 6 || len(b) != 6 {
@@ -470,6 +471,28 @@ func TestClient(t *testing.T) {
 	if images := must(c.DeviceImages(ctx, tn.ID, d.DeviceID))(t); len(images) != 0 {
 		t.Errorf("%+v", images)
 	}
+	app := Image{ComponentID: "00000000-0000-4000-8000-000000000007", ImageID: "00000000-0000-4000-9000-000000000007", SHA256: strings.Repeat("ab", 32)}
+	must(c.PublishRelease(ctx, tn.ID, Release{Kind: ReleaseApplication, Version: "1", Images: []Image{app}}))(t)
+	_, err = c.Deployment(ctx, tn.ID, g.ID, CurrentDeployment)
+	refused(t, "before the first", err, 404, "NotFound")
+	_, err = c.CreateDeployment(ctx, tn.ID, g.ID, "", []string{g.ID})
+	refused(t, "an image that is not released", err, 400, "InvalidArgument")
+	if target := must(c.TargetedImages(ctx, tn.ID, d.DeviceID))(t); target.Deployment != nil || len(target.Images) != 0 || target.Reason == "" {
+		t.Errorf("%+v", target)
+	}
+	deployed := must(c.CreateDeployment(ctx, tn.ID, g.ID, "", []string{app.ImageID}))(t)
+	if again := must(c.CreateDeployment(ctx, tn.ID, g.ID, deployed.ID, []string{app.ImageID}))(t); !reflect.DeepEqual(again, deployed) || deployed.TenantID != tn.ID || deployed.DeploymentDateUTC == nil {
+		t.Errorf("%+v, then %+v", deployed, again)
+	}
+	must(c.CreateDeployment(ctx, tn.ID, g.ID, "", []string{app.ImageID}))(t)
+	if all := must(c.Deployments(ctx, tn.ID, g.ID))(t); len(all) != 2 || !reflect.DeepEqual(all[1], deployed) || !reflect.DeepEqual(all[0], must(c.Deployment(ctx, tn.ID, g.ID, CurrentDeployment))(t)) {
+		t.Errorf("%+v", all)
+	} else if got := must(c.DeviceGroup(ctx, tn.ID, g.ID))(t); !reflect.DeepEqual(got.CurrentDeployment, all[0]) {
+		t.Errorf("%+v", got)
+	}
+	if target := must(c.TargetedImages(ctx, tn.ID, d.DeviceID))(t); target.Deployment == nil || !reflect.DeepEqual(target.Images, []Image{app}) || target.Reason != "" {
+		t.Errorf("%+v", target)
+	}
 	end := time.Now().Add(time.Hour).Truncate(time.Second)
 	f := must(capability.Parse(must(c.DownloadCapability(ctx, tn.ID, d.DeviceID, []CapabilityKind{AppDevelopment}, end))(t)))(t)
 	if !f.Has(capability.AppDevelopment) || !f.Expires.Equal(end) {
@@ -513,7 +536,7 @@ func TestClient(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		ok(t, c.WithdrawRelease(ctx, tenant, ReleaseOS, RetailEval, "26.1"))
-		if all := must(c.Releases(ctx, tenant))(t); len(all) != 1 || all[0].WithdrawnUTC == nil || all[0].PublishedBy != "operator" {
+		if all := slices.DeleteFunc(must(c.Releases(ctx, tenant))(t), func(r Release) bool { return r.Kind == ReleaseApplication }); len(all) != 1 || all[0].WithdrawnUTC == nil || all[0].PublishedBy != "operator" {
 			t.Errorf("%+v", all)
 		}
 		from := time.Now().Add(time.Hour).UTC().Truncate(time.Second)

@@ -221,8 +221,24 @@ type DeviceGroup struct {
 	UpdatePolicy              UpdatePolicy `json:"UpdatePolicy"`
 	AllowCrashDumpsCollection bool
 	RegionalDataBoundary      Region
-	CreatedUTC                time.Time `json:"CreatedUtc"`
-	UpdatedUTC                time.Time `json:"UpdatedUtc"`
+	CurrentDeployment         Deployment // in force; its ID is empty where nothing is deployed
+	CreatedUTC                time.Time  `json:"CreatedUtc"`
+	UpdatedUTC                time.Time  `json:"UpdatedUtc"`
+}
+
+// Deployment is one image set for the devices of a group.
+type Deployment struct {
+	ID                string     `json:"Id"` // GUID
+	TenantID          string     `json:"TenantId"`
+	DeployedImages    []string   // ids
+	DeploymentDateUTC *time.Time `json:"DeploymentDateUtc"`
+}
+
+// Target is what a device should get of its group's deployment.
+type Target struct {
+	Deployment *Deployment // in force in the device's group; nil: none
+	Images     []Image     `json:"Items"` // all of the deployment, or none
+	Reason     string      // why there are none
 }
 
 // DeviceGroupChange is what a new group has, or an update sets; nil leaves a field, or means the default: Retail, UpdateAll, no dumps, no boundary.

@@ -275,15 +275,25 @@ type groupDocument struct {
 	RegionalBoundary string              `json:"regionalBoundary,omitempty"`
 }
 
-const selectGroup = `SELECT tenant, id, product, name, document, etag, created, updated FROM sphere_groups `
+// selectGroup reads groups with their deployments in force.
+const selectGroup = `SELECT g.tenant, g.id, g.product, g.name, g.document, g.etag, g.created, g.updated,
+	coalesce(d.id, ''), coalesce(d.number, 0), coalesce(d.images, '[]'), coalesce(d.created, 0), coalesce(d.author, '')
+	FROM sphere_groups g LEFT JOIN sphere_deployments d ON d.tenant = g.tenant AND d.grp = g.id
+	AND d.number = (SELECT max(l.number) FROM sphere_deployments l WHERE l.tenant = g.tenant AND l.grp = g.id) `
 
-const oneGroup = selectGroup + `WHERE tenant = $1 AND id = $2`
+const oneGroup = selectGroup + `WHERE g.tenant = $1 AND g.id = $2`
 
 func scanGroup(r *sql.Rows) (g sphere.DeviceGroup, err error) {
 	var doc groupDocument
-	err = r.Scan(&g.Tenant, &g.ID, &g.Product, &g.Name, jsonText{&doc}, &g.ETag, stamp{&g.Created}, stamp{&g.Updated})
+	var d sphere.Deployment
+	err = r.Scan(&g.Tenant, &g.ID, &g.Product, &g.Name, jsonText{&doc}, &g.ETag, stamp{&g.Created}, stamp{&g.Updated},
+		&d.ID, &d.Number, jsonText{&d.Images}, stamp{&d.Created}, &d.By)
 	g.Description, g.OSFeed, g.UpdatePolicy = doc.Description, doc.OSFeed, doc.UpdatePolicy
 	g.AllowCrashDumps, g.RegionalBoundary = doc.AllowCrashDumps, doc.RegionalBoundary
+	if d.ID != "" {
+		d.Tenant, d.Group = g.Tenant, g.ID
+		g.Deployment = &d
+	}
 	return g, err
 }
 
@@ -304,7 +314,7 @@ func (s *Store) PutDeviceGroups(
 		if _, err := one(ctx, s, c, "read product", scanProduct, oneProduct, tenant, product); err != nil {
 			return notFound(err, "product", product)
 		}
-		all, err := list(ctx, s, c, "read device groups", scanGroup, selectGroup+`WHERE tenant = $1 AND product = $2 ORDER BY folded`, tenant, product)
+		all, err := list(ctx, s, c, "read device groups", scanGroup, selectGroup+`WHERE g.tenant = $1 AND g.product = $2 ORDER BY g.folded`, tenant, product)
 		if err != nil {
 			return err
 		}
@@ -375,11 +385,11 @@ func (s *Store) DeleteDeviceGroup(ctx context.Context, tenant, id string, check 
 // DeviceGroups implements [sphere.ProductStore].
 func (s *Store) DeviceGroups(ctx context.Context, tenant, product, after string, limit int) ([]sphere.DeviceGroup, error) {
 	afterProduct, afterName, _ := strings.Cut(after, "/")
-	query, args := selectGroup+`WHERE tenant = $1 AND (product > $2 OR product = $2 AND folded > $3)`, []any{tenant, afterProduct, afterName}
+	query, args := selectGroup+`WHERE g.tenant = $1 AND (g.product > $2 OR g.product = $2 AND g.folded > $3)`, []any{tenant, afterProduct, afterName}
 	if product != "" {
-		query, args = query+` AND product = $4`, append(args, product)
+		query, args = query+` AND g.product = $4`, append(args, product)
 	}
-	return list(ctx, s, s.b.Reader, "list device groups", scanGroup, query+fmt.Sprintf(` ORDER BY product, folded LIMIT $%d`, len(args)+1), append(args, limit)...)
+	return list(ctx, s, s.b.Reader, "list device groups", scanGroup, query+fmt.Sprintf(` ORDER BY g.product, g.folded LIMIT $%d`, len(args)+1), append(args, limit)...)
 }
 
 const selectRelease = `SELECT tenant, kind, feed, version, images, released, withdrawn, author FROM sphere_releases `

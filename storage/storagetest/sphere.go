@@ -74,6 +74,7 @@ func Sphere(t *testing.T, open Open) {
 	t.Run("Devices", func(t *testing.T) { sphereDevices(t, open) })
 	t.Run("Manufacture", func(t *testing.T) { sphereManufacture(t, open) })
 	t.Run("Software", func(t *testing.T) { sphereSoftware(t, open) })
+	t.Run("Deployments", func(t *testing.T) { sphereDeployments(t, open) })
 	t.Run("CAs", func(t *testing.T) { sphereCAs(t, open) })
 	t.Run("Events", func(t *testing.T) { sphereEvents(t, open) })
 }
@@ -438,6 +439,94 @@ func sphereSoftware(t *testing.T, open Open) {
 	ok(t, s.PutMinimum(ctx, m4, Start.Add(time.Hour))) // m1 is past
 	same(t, "minimums", must(s.Minimums(ctx, a))(t), []sphere.Minimum{m2, m4, m3})
 	same(t, "installation's", len(must(s.Minimums(ctx, ""))(t)), 1)
+}
+
+func sphereDeployments(t *testing.T, open Open) {
+	s, ctx := open(t), t.Context()
+	a, b := sphereTenant(t, s, 1), sphereTenant(t, s, 2)
+	product, one, two := sphereGUID(10), sphereGUID(20), sphereGUID(21)
+	for _, tenant := range []string{a, b} { // with the same ids
+		must(s.PutProduct(ctx, tenant, product, func(*sphere.Product) (sphere.Product, error) { return sphereProduct(tenant, product, "p"), nil }))(t)
+		must(s.PutDeviceGroups(ctx, tenant, product, func([]sphere.DeviceGroup) ([]sphere.DeviceGroup, error) {
+			return []sphere.DeviceGroup{sphereGroup(tenant, product, one, "one"), sphereGroup(tenant, product, two, "two")}, nil
+		}))(t)
+	}
+	deployment := func(tenant, group string, n int) sphere.Deployment {
+		return sphere.Deployment{
+			Tenant: tenant, Group: group, ID: sphereGUID(n), Created: kept(Start.Add(time.Duration(n) * time.Second)), By: "Ann",
+			Images: []sphere.Image{{Component: "c", ID: fmt.Sprint("i", n), SHA256: "s"}},
+		}
+	}
+	add := func(tenant, group string, n int, number int64) sphere.Deployment {
+		t.Helper()
+		d := deployment(tenant, group, n)
+		got := must(s.AddDeployment(ctx, d, 3))(t)
+		d.Number = number
+		same(t, "returned", got, d)
+		return d
+	}
+	same(t, "nothing is deployed", must(s.DeviceGroup(ctx, a, one))(t).Deployment == nil, true)
+	d1, d2 := add(a, one, 31, 1), add(a, one, 30, 2)
+	other, foreign := add(a, two, 32, 1), add(b, one, 31, 1) // the same id in another tenant
+	_, err := s.AddDeployment(ctx, deployment(a, two, 31), 3)
+	wantKind(t, "an id that is taken", err, fault.AlreadyExists)
+	_, err = s.AddDeployment(ctx, deployment(a, sphereGUID(22), 39), 3)
+	wantKind(t, "to a missing group", err, fault.NotFound)
+	_, err = s.AddDeployment(ctx, deployment(sphereGUID(9), one, 39), 3)
+	wantKind(t, "in a missing tenant", err, fault.NotFound)
+
+	same(t, "one", must(s.Deployment(ctx, a, one, d1.ID))(t), d1)
+	same(t, "of that id in another tenant", must(s.Deployment(ctx, b, one, d1.ID))(t), foreign)
+	_, err = s.Deployment(ctx, b, one, d2.ID)
+	wantKind(t, "through another tenant", err, fault.NotFound)
+	_, err = s.Deployment(ctx, a, two, d1.ID)
+	wantKind(t, "through another group", err, fault.NotFound)
+	want := sphereGroup(a, product, one, "one")
+	want.Deployment = &d2
+	same(t, "in force", must(s.DeviceGroup(ctx, a, one))(t), want)
+	want2 := sphereGroup(a, product, two, "two")
+	want2.Deployment = &other
+	same(t, "in force, listed", must(s.DeviceGroups(ctx, a, "", "", 9))(t), []sphere.DeviceGroup{want, want2})
+	same(t, "a change sees it", must(s.PutDeviceGroups(ctx, a, product, func(all []sphere.DeviceGroup) ([]sphere.DeviceGroup, error) {
+		same(t, "seen", all, []sphere.DeviceGroup{want, want2})
+		all[0].Description, all[0].Deployment = "new", nil
+		return all[:1], nil
+	}))(t)[0].Description, "new")
+	want.Description = "new"
+	same(t, "a change leaves it", must(s.DeviceGroup(ctx, a, one))(t), want)
+
+	same(t, "all", must(s.Deployments(ctx, a, "", "", 9))(t), []sphere.Deployment{d2, d1, other})
+	same(t, "of a group", must(s.Deployments(ctx, a, one, "", 9))(t), []sphere.Deployment{d2, d1})
+	same(t, "of a group, after the first", must(s.Deployments(ctx, a, one, sphere.DeploymentKey(d2), 9))(t), []sphere.Deployment{d1})
+	same(t, "of a group, after an earlier one", must(s.Deployments(ctx, a, two, sphere.DeploymentKey(d2), 9))(t), []sphere.Deployment{other})
+	same(t, "of a group, after a later one", len(must(s.Deployments(ctx, a, one, sphere.DeploymentKey(other), 9))(t)), 0)
+	var walked []sphere.Deployment
+	for after := ""; ; after = sphere.DeploymentKey(walked[len(walked)-1]) {
+		page := must(s.Deployments(ctx, a, "", after, 1))(t)
+		if len(page) == 0 {
+			break
+		}
+		walked = append(walked, page...)
+	}
+	same(t, "by pages", walked, []sphere.Deployment{d2, d1, other})
+	same(t, "of the other tenant", must(s.Deployments(ctx, b, "", "", 9))(t), []sphere.Deployment{foreign})
+
+	d3, d4 := add(a, one, 33, 3), add(a, one, 34, 4) // one more than is kept
+	same(t, "kept", must(s.Deployments(ctx, a, one, "", 9))(t), []sphere.Deployment{d4, d3, d2})
+	parallel(t, 8, func(i int) error {
+		_, err := s.AddDeployment(ctx, deployment(b, two, 40+i), 100)
+		return err
+	})
+	numbers := map[int64]bool{}
+	for _, d := range must(s.Deployments(ctx, b, two, "", 20))(t) {
+		numbers[d.Number] = true
+	}
+	same(t, "numbers after a race", len(numbers) == 8 && numbers[1] && numbers[8], true)
+
+	ok(t, s.DeleteDeviceGroup(ctx, a, one, func(sphere.DeviceGroup) error { return nil }))
+	same(t, "left", must(s.Deployments(ctx, a, "", "", 9))(t), []sphere.Deployment{other})
+	ok(t, s.DeleteProduct(ctx, a, product, func(sphere.Product) error { return nil }))
+	same(t, "left", len(must(s.Deployments(ctx, a, "", "", 9))(t)), 0)
 }
 
 func sphereCAs(t *testing.T, open Open) {

@@ -1,0 +1,14 @@
+-- +goose Up
+-- What is deployed to device groups of the Security Service: the highest number of a group is in force.
+CREATE TABLE sphere_deployments (
+	tenant  TEXT    NOT NULL,
+	grp     TEXT    NOT NULL,
+	number  INTEGER NOT NULL,
+	id      TEXT    NOT NULL,
+	images  TEXT    NOT NULL, -- JSON
+	created INTEGER NOT NULL,
+	author  TEXT    NOT NULL,
+	PRIMARY KEY (tenant, grp, number),
+	UNIQUE (tenant, id),
+	FOREIGN KEY (tenant, grp) REFERENCES sphere_groups (tenant, id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
