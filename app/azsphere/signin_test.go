@@ -83,7 +83,7 @@ func TestLogin(t *testing.T) {
 			back := regexp.MustCompile(`redirect_uri=([^&]+).*state=([^&]+)`).FindStringSubmatch(address)
 			to, err := url.QueryUnescape(back[1])
 			ok(t, err)
-			res, err := http.Get(to + "?error=access_denied&state=" + back[2])
+			res, err := http.Get(to + "?error=access_denied&state=" + back[2] + "&iss=" + url.QueryEscape(w.url))
 			ok(t, err)
 			return res.Body.Close()
 		}
