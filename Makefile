@@ -8,8 +8,9 @@ ARGS ?=
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## Build bin/vauban
+build: ## Build bin/vauban, and bin/azsphere, which is the same by another name
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/vauban ./cmd/vauban
+	ln -sf vauban bin/azsphere
 
 up: build ## Run the whole platform here; make up ARGS=--demo adds virtual boards
 	bin/vauban up $(ARGS)
