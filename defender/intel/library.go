@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -23,6 +22,7 @@ import (
 // Config of a Library.
 type Config struct {
 	Dir        string                // folder whose *.txt files are lists; required
+	Engine     *Engine               // where the lists go; nil: one of the library's own
 	Logger     *slog.Logger          // nil: slog.Default
 	Period     time.Duration         // between looks at the folder where changes are not announced; zero: 500 ms
 	Registerer prometheus.Registerer // may be nil
@@ -38,7 +38,7 @@ const (
 	maxLogged = 20
 )
 
-// Library keeps the set of a folder's lists. The files are those whose names end in .txt and
+// Library brings a folder's lists into an engine. The files are those whose names end in .txt and
 // do not begin with a dot. A file that is gone takes its indicators with it; one that cannot be
 // read keeps those it had, and so do all when the folder itself is gone.
 type Library struct {
@@ -47,12 +47,11 @@ type Library struct {
 	log    *slog.Logger
 	open   func(name string) (file, error)
 
-	set   atomic.Pointer[Set]
-	first sync.Once
+	engine *Engine
+	first  sync.Once
 
-	indicators prometheus.Gauge
-	reloads    prometheus.Counter
-	badLines   prometheus.Gauge
+	reloads  prometheus.Counter
+	badLines prometheus.Gauge
 
 	mu      sync.Mutex // held while lists are read; nothing is taken under it
 	files   map[string]*loaded
@@ -67,9 +66,17 @@ type file interface {
 
 // loaded is what one file gave.
 type loaded struct {
-	*list
+	block   *Block // nil: nothing yet
+	bad     int
 	seen    stamp
 	problem string // why its present content is not used
+}
+
+func (f *loaded) indicators() int {
+	if f.block == nil {
+		return 0
+	}
+	return f.block.Len()
 }
 
 // stamp tells contents of a file apart.
@@ -77,6 +84,8 @@ type stamp struct {
 	modified time.Time
 	size     int64
 }
+
+func (s stamp) String() string { return fmt.Sprintf("%d-%d", s.modified.UnixNano(), s.size) }
 
 // FileStatus is what a list gave.
 type FileStatus struct {
@@ -86,6 +95,9 @@ type FileStatus struct {
 	ModTime    time.Time `json:"modTime"`
 	Problem    string    `json:"problem,omitempty"` // why an older content is in use
 }
+
+// SourceName is that of a file's indicators.
+func SourceName(file string) string { return strings.ToValidUTF8(file, "\uFFFD") }
 
 // New makes a library of cfg.Dir. It reads nothing yet.
 func New(cfg Config) (*Library, error) {
@@ -98,17 +110,21 @@ func New(cfg Config) (*Library, error) {
 	if cfg.Period == 0 {
 		cfg.Period = defaultPeriod
 	}
+	if cfg.Engine == nil {
+		cfg.Engine = NewEngine(nil)
+	}
 	f := promauto.With(cfg.Registerer)
 	l := &Library{
-		dir: cfg.Dir, period: cfg.Period, log: cfg.Logger,
-		open:       func(name string) (file, error) { return os.Open(name) },
-		indicators: f.NewGauge(prometheus.GaugeOpts{Name: "vauban_intel_indicators", Help: "Different indicators in use."}),
-		reloads:    f.NewCounter(prometheus.CounterOpts{Name: "vauban_intel_reloads_total", Help: "Times that the indicators in use were replaced."}),
-		badLines:   f.NewGauge(prometheus.GaugeOpts{Name: "vauban_intel_bad_lines", Help: "Lines of the lists in use that could not be read."}),
-		files:      make(map[string]*loaded),
-		touched:    make(map[string]bool),
+		engine: cfg.Engine,
+		dir:    cfg.Dir, period: cfg.Period, log: cfg.Logger,
+		open:     func(name string) (file, error) { return os.Open(name) },
+		reloads:  f.NewCounter(prometheus.CounterOpts{Name: "vauban_intel_reloads_total", Help: "Times that the indicators in use were replaced."}),
+		badLines: f.NewGauge(prometheus.GaugeOpts{Name: "vauban_intel_bad_lines", Help: "Lines of the lists in use that could not be read."}),
+		files:    make(map[string]*loaded),
+		touched:  make(map[string]bool),
 	}
-	l.set.Store(new(Set))
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "vauban_intel_indicators", Help: "Indicators in use, of all lists and feeds."},
+		func() float64 { return float64(l.engine.Current().Len()) })
 	return l, nil
 }
 
@@ -120,7 +136,7 @@ func (l *Library) Current() *Set {
 			l.log.Warn("indicator lists cannot be read", "err", err)
 		}
 	})
-	return l.set.Load()
+	return l.engine.Current()
 }
 
 // Load reads what changed in the folder. Its error says that the folder cannot be read; the
@@ -137,7 +153,7 @@ func (l *Library) Status() []FileStatus {
 	defer l.mu.Unlock()
 	status := make([]FileStatus, 0, len(l.files))
 	for name, f := range l.files {
-		status = append(status, FileStatus{Name: name, Indicators: len(f.indicators), Warnings: f.bad, ModTime: f.seen.modified, Problem: f.problem})
+		status = append(status, FileStatus{Name: name, Indicators: f.indicators(), Warnings: f.bad, ModTime: f.seen.modified, Problem: f.problem})
 	}
 	slices.SortFunc(status, func(a, b FileStatus) int { return strings.Compare(a.Name, b.Name) })
 	return status
@@ -287,22 +303,26 @@ func (l *Library) refresh() error {
 		return fmt.Errorf("read the folder of indicator lists: %w", err)
 	}
 	l.missing = ""
-	changed := false
+	var put []*Block
+	var gone []string
 	for name := range l.files {
 		if _, ok := found[name]; !ok {
 			delete(l.files, name)
 			l.log.Info("indicator list removed", "file", name)
-			changed = true
+			gone = append(gone, SourceName(name))
 		}
 	}
 	for name, s := range found {
 		if f := l.files[name]; f == nil || f.seen != s || f.problem != "" || l.touched[name] {
-			changed = l.read(name) || changed
+			if l.read(name) {
+				put = append(put, l.files[name].block)
+			}
 		}
 	}
 	clear(l.touched)
-	if changed {
-		l.swap()
+	if len(put)+len(gone) > 0 {
+		l.engine.Change(ToMatch, put, gone)
+		l.count()
 	}
 	return nil
 }
@@ -315,11 +335,11 @@ func (l *Library) read(name string) bool {
 			return false // the next look finds it gone
 		}
 		if old == nil {
-			old = &loaded{list: &list{name: name}}
+			old = new(loaded)
 			l.files[name] = old
 		}
 		if old.problem != err.Error() {
-			l.log.Warn("indicator list cannot be read; its last content stays in use", "file", name, "indicators", len(old.indicators), "err", err)
+			l.log.Warn("indicator list cannot be read; its last content stays in use", "file", name, "indicators", old.indicators(), "err", err)
 		}
 		old.problem = err.Error()
 		return false
@@ -334,39 +354,29 @@ func (l *Library) read(name string) bool {
 	if err != nil {
 		return fail(err)
 	}
-	parsed := parse(name, f)
-	if parsed.err != nil {
-		return fail(parsed.err)
+	seen := stamp{info.ModTime(), info.Size()}
+	b := NewBuilder(Source{Name: SourceName(name), Own: true, Version: seen.String()})
+	if err := ReadList(f, b); err != nil {
+		return fail(err)
 	}
-	l.files[name] = &loaded{list: parsed, seen: stamp{info.ModTime(), info.Size()}}
-	l.log.Info("indicator list loaded", "file", name, "indicators", len(parsed.indicators), "bad_lines", parsed.bad)
-	for i, w := range parsed.warnings {
+	l.log.Info("indicator list loaded", "file", name, "indicators", b.Len(), "bad_lines", b.BadLines)
+	for i, w := range b.Warnings {
 		if i == maxLogged {
-			l.log.Warn("more lines of an indicator list were left out", "file", name, "lines", parsed.bad-maxLogged)
+			l.log.Warn("more lines of an indicator list were left out", "file", name, "lines", b.BadLines-maxLogged)
 			break
 		}
 		l.log.Warn("line of an indicator list left out", "at", fmt.Sprintf("%s:%d", w.File, w.Line), "text", w.Text, "reason", w.Reason)
 	}
-	parsed.warnings = nil
+	l.files[name] = &loaded{bad: b.BadLines, seen: seen, block: b.Block()}
 	return true
 }
 
-// swap puts the loaded files into use, in the order of their names. The caller holds mu.
-func (l *Library) swap() {
-	names := make([]string, 0, len(l.files))
+// count updates the metrics. The caller holds mu.
+func (l *Library) count() {
 	bad := 0
-	for name, f := range l.files {
-		names = append(names, name)
+	for _, f := range l.files {
 		bad += f.bad
 	}
-	slices.Sort(names)
-	lists := make([][]Indicator, len(names))
-	for i, name := range names {
-		lists[i] = l.files[name].indicators
-	}
-	set := NewSet(lists...)
-	l.set.Store(set)
-	l.indicators.Set(float64(set.Len()))
 	l.badLines.Set(float64(bad))
 	l.reloads.Inc()
 }

@@ -56,7 +56,7 @@ func write(t *testing.T, dir, name, text string) {
 }
 
 func listed(l *Library, addr string) bool {
-	_, ok := l.Current().Match(netip.MustParseAddr(addr))
+	_, ok := l.Current().Match(netip.AddrPortFrom(netip.MustParseAddr(addr), 0), time.Now())
 	return ok
 }
 
@@ -253,8 +253,8 @@ func TestLibrary_ReadersDoNotWait(t *testing.T) {
 				default:
 				}
 				s := l.Current()
-				_, one := s.Match(netip.MustParseAddr("192.0.2.1"))
-				if _, three := s.Match(netip.MustParseAddr("192.0.2.3")); one == three || s.Len() != 2 {
+				_, one := s.Match(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), 0), time.Now())
+				if _, three := s.Match(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.3"), 0), time.Now()); one == three || s.Len() != 2 {
 					t.Error("a set that never was")
 					return
 				}
