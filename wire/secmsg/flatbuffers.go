@@ -298,7 +298,8 @@ func (e *Event) networkActivity(p table) {
 			in, out := uint64(c.u32(2, 0)), uint64(c.u32(3, 0))
 			f := Flow{
 				Protocol: enumName(protocols, c.u8(4)), Direction: direction(in, out), BytesIn: in, BytesOut: out,
-				ProcessID: int64(c.u16(5)), Executable: c.string(7), CommandLine: c.string(8),
+				ProcessID: int64(c.u16(5)), UserID: uint32(c.u16(6)), Executable: c.string(7), CommandLine: c.string(8),
+				Item: len(e.Flows),
 			}
 			local, remote := c.u16(0), c.u16(1)
 			if b.err != nil {

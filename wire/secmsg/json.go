@@ -103,6 +103,10 @@ func (r *Report) eventV1(raw json.RawMessage) {
 		r.skip("an event was left out: %v", jsonError(err))
 		return
 	}
+	r.eventOf(&v)
+}
+
+func (r *Report) eventOf(v *eventV1) {
 	if v.Name == "" {
 		r.skip("an event without Name was left out")
 		return
@@ -167,7 +171,7 @@ func (r *Report) connection(e *Event, raw json.RawMessage) {
 	}
 	f := Flow{
 		Local: r.addrPort(c.LocalAddress, c.LocalPort), Remote: r.addrPort(c.RemoteAddress, c.RemotePort),
-		Protocol: protocolName(string(c.Protocol)), Executable: string(c.Executable), CommandLine: string(c.CommandLine),
+		Item: len(e.Payload) - 1, Protocol: protocolName(string(c.Protocol)), Executable: string(c.Executable), CommandLine: string(c.CommandLine),
 	}
 	f.ProcessID, _ = strconv.ParseInt(string(c.ProcessID), 10, 64)
 	switch {

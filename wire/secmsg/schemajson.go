@@ -95,6 +95,7 @@ type schemaFlow struct {
 		Out         uint32       `json:"bytes_out"`
 		Protocol    protocolEnum `json:"protocol"`
 		ProcessID   uint16       `json:"process_id"`
+		UserID      uint16       `json:"user_id"`
 		Executable  string       `json:"executable"`
 		CommandLine string       `json:"commandline"`
 	} `json:"common"`
@@ -174,7 +175,7 @@ func (e *Event) schemaPayload(raw json.RawMessage) error {
 			e.Flows = append(e.Flows, Flow{
 				Local: netip.AddrPortFrom(local, c.LocalPort), Remote: netip.AddrPortFrom(remote, c.RemotePort),
 				Protocol: c.Protocol.name(), Direction: direction(uint64(c.In), uint64(c.Out)), BytesIn: uint64(c.In), BytesOut: uint64(c.Out),
-				ProcessID: int64(c.ProcessID), Executable: c.Executable, CommandLine: c.CommandLine,
+				ProcessID: int64(c.ProcessID), UserID: uint32(c.UserID), Executable: c.Executable, CommandLine: c.CommandLine, Item: len(e.Flows),
 			})
 		}
 	case "ListeningPorts":

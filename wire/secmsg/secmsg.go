@@ -103,8 +103,10 @@ type Flow struct {
 	Executable    string
 	CommandLine   string
 	ProcessID     int64
+	UserID        uint32    // FlatBuffers only
 	Hits          uint64    // connections an aggregated JSON event stands for; 0: not said
 	First, Last   time.Time // of those, by the device's clock; zero: not said
+	Item          int       // which of the event's details it is
 }
 
 // The directions of a Flow.
@@ -155,6 +157,7 @@ type Process struct {
 	CommandLine     string `json:"commandline,omitempty"`
 	EventType       string `json:"event_type"` // FORK, EXEC, EXIT
 	HitCount        uint32 `json:"hit_count"`  // 1 unless sent
+	Item            int    `json:"-"`          // of Started: which of the event's details it is
 }
 
 // Record is a line of the agent's own log.

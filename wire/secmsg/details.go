@@ -1,0 +1,246 @@
+package secmsg
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// The forms in which payload items stand in the column EventDetails (defender §2.6). Members are those of the FlatBuffers
+// schema, but for baseline checks, whose names are the ones that documented queries ask for (§1.4).
+type (
+	flowDetails struct {
+		LocalAddress  string `json:"local_address"`
+		LocalPort     uint16 `json:"local_port"`
+		RemoteAddress string `json:"remote_address"`
+		RemotePort    uint16 `json:"remote_port"`
+		Protocol      string `json:"protocol"`
+		BytesIn       uint64 `json:"bytes_in"`
+		BytesOut      uint64 `json:"bytes_out"`
+		ProcessID     int64  `json:"process_id"`
+		UserID        uint32 `json:"user_id"`
+		Executable    string `json:"executable,omitempty"`
+		CommandLine   string `json:"commandline,omitempty"`
+	}
+	portDetails struct {
+		LocalAddress string `json:"local_address"`
+		LocalPort    uint16 `json:"local_port"`
+		Protocol     string `json:"protocol"`
+	}
+	checkDetails struct {
+		ID          string `json:"BaselineCheckId"`
+		Result      string `json:"BaselineCheckResult"`
+		Error       string `json:"BaselineCheckError,omitempty"`
+		Description string `json:"BaselineCheckDescription,omitempty"`
+		Severity    string `json:"BaselineCheckSeverity"`
+		Remediation string `json:"BaselineCheckRemediation,omitempty"`
+	}
+)
+
+// Details returns the items of an event as rows of EventDetails: one JSON object each. Objects of JSON 1.0 stand as they came,
+// without white space around members. form says how DecodeDetails reads them: as JSON 1.0, or by the FlatBuffers schema.
+func (e *Event) Details() (rows []json.RawMessage, form string) {
+	add := func(v any) {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if enc.Encode(v) == nil { // texts and numbers always do
+			rows = append(rows, json.RawMessage(bytes.TrimSuffix(b.Bytes(), []byte("\n"))))
+		}
+	}
+	own := true // the payload does not say all: see Event.Payload
+	for _, item := range e.Payload {
+		switch it := item.(type) {
+		case Raw:
+			own = false
+			var b bytes.Buffer
+			if json.Compact(&b, it) == nil {
+				rows = append(rows, b.Bytes())
+			}
+		case ListeningPort:
+			add(portDetails{text4(it.Local.Addr()), it.Local.Port(), it.Protocol})
+		default:
+			add(it)
+		}
+	}
+	if !own {
+		return rows, JSON
+	}
+	for i := range e.Flows {
+		f := &e.Flows[i]
+		add(flowDetails{
+			text4(f.Local.Addr()), f.Local.Port(), text4(f.Remote.Addr()), f.Remote.Port(), f.Protocol, f.BytesIn, f.BytesOut,
+			f.ProcessID, f.UserID, f.Executable, f.CommandLine,
+		})
+	}
+	for i := range e.Checks {
+		add(checkDetails(e.Checks[i]))
+	}
+	return rows, FlatBuffers
+}
+
+func text4(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// DecodeDetails reads a row of EventDetails back into an event with that item alone. form is what Details said of it.
+func DecodeDetails(form, name string, details []byte) (Event, error) {
+	if len(details) > MaxSize {
+		return Event{}, ErrTooLarge
+	}
+	e := Event{Name: name}
+	if form == JSON {
+		if !json.Valid(details) {
+			return Event{}, &MalformedError{Offset: -1, Reason: "the details are not JSON"}
+		}
+		var r Report
+		r.eventOf(&eventV1{Name: text(name), Payload: append(append(json.RawMessage{'['}, details...), ']')})
+		if len(r.Events) != 1 {
+			return Event{}, &MalformedError{Offset: -1, Reason: "the details are not those of an event"}
+		}
+		return r.Events[0], nil
+	}
+	item := func(into any) error {
+		if err := json.Unmarshal(details, into); err != nil {
+			return jsonError(err)
+		}
+		return nil
+	}
+	address := func(a string, port uint16) netip.AddrPort {
+		parsed, _ := netip.ParseAddr(a) // an invalid one is one that was not given
+		return netip.AddrPortFrom(parsed, port)
+	}
+	var err error
+	switch name {
+	case "NetworkActivity":
+		var d flowDetails
+		err = item(&d)
+		e.Flows = []Flow{{
+			Local: address(d.LocalAddress, d.LocalPort), Remote: address(d.RemoteAddress, d.RemotePort), Protocol: protocolName(d.Protocol),
+			Direction: direction(d.BytesIn, d.BytesOut), BytesIn: d.BytesIn, BytesOut: d.BytesOut,
+			ProcessID: d.ProcessID, UserID: d.UserID, Executable: d.Executable, CommandLine: d.CommandLine,
+		}}
+	case "ListeningPorts":
+		var d portDetails
+		err = item(&d)
+		e.Payload = []Item{ListeningPort{Local: address(d.LocalAddress, d.LocalPort), Protocol: protocolName(d.Protocol)}}
+	case "Baseline":
+		var d checkDetails
+		err = item(&d)
+		e.Checks = []BaselineCheck{BaselineCheck(d)}
+	case "SystemInformation":
+		var d SystemInformation
+		err = item(&d)
+		e.Payload = []Item{d}
+	case "Process":
+		var d Process
+		err = item(&d)
+		e.Payload = []Item{d}
+	case "Log":
+		var d Record
+		err = item(&d)
+		e.Payload = []Item{d}
+	default:
+		err = &MalformedError{Offset: -1, Reason: "details of " + quote(name) + " are of no known form"}
+	}
+	if err != nil {
+		return Event{}, err
+	}
+	return e, nil
+}
+
+// Login is somebody who signed in on a device, or tried to.
+type Login struct {
+	User   string // the name or, without one, the number
+	Failed bool
+	Remote string // from where; empty: from the device itself, or not said
+	Hits   uint64 // how many the item stands for; at least 1
+	Item   int    // which of the event's details it is
+}
+
+// Logins returns the sign-ins of an event Login, of the older agents and of the micro agent (defender §1.3, §1.4). Others, such as
+// the end of a session, are left out.
+func (e *Event) Logins() []Login {
+	if e.Name != "Login" {
+		return nil
+	}
+	var all []Login
+	for i, item := range e.Payload {
+		raw, ok := item.(Raw)
+		if !ok {
+			continue
+		}
+		var v struct {
+			Operation, Result, UserName, RemoteAddress text
+			UserID                                     text `json:"UserId"`
+			UserName2                                  text `json:"user_name"`
+			RemoteAddress2                             text `json:"remote_address"`
+		}
+		if json.Unmarshal(raw, &v) != nil {
+			continue
+		}
+		l := Login{User: string(first(v.UserName, v.UserName2, v.UserID)), Remote: string(first(v.RemoteAddress, v.RemoteAddress2)), Hits: hits(raw), Item: i}
+		switch operation := string(v.Operation); {
+		case strings.EqualFold(operation, "Logout"):
+			continue
+		case strings.EqualFold(operation, "LoginFailed"), strings.EqualFold(string(v.Result), "Fail"), strings.EqualFold(string(v.Result), "Failed"):
+			l.Failed = true
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+// Started returns the processes that an event saw start.
+func (e *Event) Started() []Process {
+	var all []Process
+	for i, item := range e.Payload {
+		switch it := item.(type) {
+		case Process:
+			if it.EventType != processEvents[2] {
+				it.Item = i
+				all = append(all, it)
+			}
+		case Raw:
+			if e.Name != "ProcessCreate" {
+				continue
+			}
+			var v struct{ Executable, CommandLine, UserName, ProcessID text }
+			if json.Unmarshal(it, &v) == nil {
+				all = append(all, Process{
+					Executable: string(v.Executable), CommandLine: string(v.CommandLine), UserName: string(v.UserName),
+					EventType: processEvents[1], HitCount: uint32(min(hits(json.RawMessage(it)), 1<<31)), Item: i,
+				})
+			}
+		}
+	}
+	return all
+}
+
+func first(ts ...text) text {
+	for _, t := range ts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+// hits is how many events an aggregated item of JSON 1.0 stands for.
+func hits[T ~[]byte](raw T) uint64 {
+	var v struct{ ExtraDetails json.RawMessage }
+	var a aggregate
+	if json.Unmarshal(raw, &v) == nil && json.Unmarshal(v.ExtraDetails, &a) == nil {
+		if n, err := parseCount(string(a.HitCount)); err == nil && n > 0 {
+			return n
+		}
+	}
+	return 1
+}
+
+func parseCount(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }
