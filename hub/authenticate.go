@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/vauban-iot/vauban/access"
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/pki"
@@ -52,6 +54,7 @@ func (h *Hub) authenticate(ctx context.Context, c iot.Credentials) (proof, error
 		err = fault.New(fault.Unauthorized, "neither a token nor a certificate was presented")
 	}
 	if err != nil {
+		h.rejected(c, err)
 		return proof{}, err
 	}
 	if d.Status == registry.Disabled {
@@ -70,6 +73,38 @@ func (h *Hub) authenticate(ctx context.Context, c iot.Credentials) (proof, error
 		}
 	}
 	return p, nil
+}
+
+// Rejection is why a device's own credential proved nothing, as far as somebody should hear of it (defender §2.2).
+type Rejection int
+
+// The rejections.
+const (
+	ExpiredToken        Rejection = iota + 1 // signed by the device's key, and too old
+	InvalidToken                             // signed by another key, or not readable
+	CertificateMismatch                      // of another thumbprint
+	CertificateExpired
+)
+
+// rejection is a failure with its reason. What it wraps stays the failure.
+type rejection struct {
+	why Rejection
+	error
+}
+
+func (r *rejection) Unwrap() error { return r.error }
+
+func reject(why Rejection, err error) error { return &rejection{why, err} }
+
+// rejected tells of a registered device that could not prove itself.
+func (h *Hub) rejected(c iot.Credentials, err error) {
+	if !fault.Is(err, fault.Unauthorized) {
+		return
+	}
+	h.cfg.Activity.Add(c.ID.Device, activity.UnauthorizedOperations, 1)
+	if r, ok := errors.AsType[*rejection](err); ok && h.cfg.Rejected != nil {
+		h.cfg.Rejected(c, r.why)
+	}
 }
 
 var errDisabled = fault.New(fault.Disabled, "the device is disabled")
@@ -93,7 +128,7 @@ func resource(id iot.ID) []string {
 func (h *Hub) checkToken(ctx context.Context, c iot.Credentials, d registry.Identity, p *proof) error {
 	t, err := sas.Parse(c.Token)
 	if err != nil {
-		return fault.Wrap(fault.Unauthorized, err, "the token cannot be read")
+		return reject(InvalidToken, fault.Wrap(fault.Unauthorized, err, "the token cannot be read"))
 	}
 	refused, err := h.refused(ctx)
 	if err != nil {
@@ -155,10 +190,10 @@ func (h *Hub) checkOwnToken(t sas.Token, d registry.Identity, refused access.Ref
 		return fault.New(fault.Unauthorized, "the token is for another resource")
 	}
 	if !d.VerifyToken(t) {
-		return fault.New(fault.Unauthorized, "the token's signature does not verify")
+		return reject(InvalidToken, fault.New(fault.Unauthorized, "the token's signature does not verify"))
 	}
 	if h.now().After(t.Expiry.Add(access.Skew)) {
-		return fault.New(fault.Unauthorized, "the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+		return reject(ExpiredToken, fault.New(fault.Unauthorized, "the token expired at %s", t.Expiry.UTC().Format(time.RFC3339)))
 	}
 	return nil
 }
@@ -177,7 +212,7 @@ func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registr
 	case registry.SelfSigned:
 		one, two := sha1.Sum(leaf.Raw), sha256.Sum256(leaf.Raw)
 		if !d.MatchesThumbprint(hex.EncodeToString(one[:]), hex.EncodeToString(two[:])) {
-			return fault.New(fault.Unauthorized, "the certificate's thumbprint is not the registered one")
+			return reject(CertificateMismatch, fault.New(fault.Unauthorized, "the certificate's thumbprint is not the registered one"))
 		}
 		if err := inForce(leaf, h.now()); err != nil {
 			return err
@@ -195,7 +230,11 @@ func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registr
 		}
 		chain, err := pki.VerifyChain(c.Certificates, anchors, h.now())
 		if err != nil {
-			return fault.Wrap(fault.Unauthorized, err, "the certificate is refused")
+			err = fault.Wrap(fault.Unauthorized, err, "the certificate is refused")
+			if h.now().After(leaf.NotAfter) {
+				err = reject(CertificateExpired, err)
+			}
+			return err
 		}
 		if err := h.checkIssued(chain, d); err != nil {
 			return err
@@ -217,8 +256,11 @@ func (h *Hub) checkCertificate(ctx context.Context, c iot.Credentials, d registr
 }
 
 func inForce(leaf *x509.Certificate, now time.Time) error {
-	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return fault.New(fault.Unauthorized, "the certificate is not valid now")
+	if now.After(leaf.NotAfter) {
+		return reject(CertificateExpired, fault.New(fault.Unauthorized, "the certificate expired"))
+	}
+	if now.Before(leaf.NotBefore) {
+		return fault.New(fault.Unauthorized, "the certificate is not valid yet")
 	}
 	return nil
 }

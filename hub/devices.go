@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/digitaltwin"
 	"github.com/vauban-iot/vauban/hub/meter"
@@ -144,6 +145,7 @@ func (h *Hub) changeTwin(ctx context.Context, id iot.ID, match *iot.Match, tags 
 	if err != nil {
 		return registry.Identity{}, t, err
 	}
+	h.cfg.Activity.Add(id.Device, activity.TwinUpdates, 1)
 	if pushed != nil {
 		h.cfg.Router.Desired(id, t.DesiredVersion, pushed)
 	}
@@ -223,6 +225,7 @@ func (h *Hub) invoke(ctx context.Context, id iot.ID, m command.Method) (command.
 			res, err = h.cfg.Router.Invoke(ctx, id, m)
 		}
 	}
+	h.cfg.Activity.Add(id.Device, activity.DirectMethodInvokes, 1)
 	if err == nil && len(res.Payload) > maxMethodPayload {
 		return command.Result{}, fault.New(fault.BadDeviceResponse, "the device answered with %d bytes, %d are allowed", len(res.Payload), maxMethodPayload)
 	}

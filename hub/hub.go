@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/access"
+	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/credential"
 	"github.com/vauban-iot/vauban/hub/event"
@@ -66,9 +67,15 @@ type Config struct {
 	Refused func(ctx context.Context) (access.Refused, error)
 	// Throttle limits how often things may be asked of the hub; nil: nothing is limited.
 	Throttle *throttle.Limiter
-	Meter    *meter.Meter     // nil: nothing is counted
-	Now      func() time.Time // nil: time.Now
-	Logger   *slog.Logger     // nil: slog.Default()
+	Meter    *meter.Meter // nil: nothing is counted
+	// Activity counts what devices do and what is done with them; nil: nobody wants to know.
+	Activity *activity.Tally
+	// Rejected hears of a registered device's own credential that proved nothing, and waits for nothing; nil: nobody does.
+	Rejected func(c iot.Credentials, why Rejection)
+	// Connected hears who connected and from where, and waits for nothing; nil: nobody does.
+	Connected func(id iot.ID, remote string)
+	Now       func() time.Time // nil: time.Now
+	Logger    *slog.Logger     // nil: slog.Default()
 }
 
 // PresenceStore records who is connected.

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 
+	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/notice"
 	"github.com/vauban-iot/vauban/iot"
@@ -26,7 +27,11 @@ func (h *Hub) SettleNotices(ctx context.Context, q notice.Queue, lockToken strin
 
 // Purge removes every message that waits for a device and returns how many; fault.NotFound.
 func (h *Hub) Purge(ctx context.Context, id iot.ID) (int, error) {
-	return h.cfg.Mailbox.Purge(ctx, id, h.now())
+	n, err := h.cfg.Mailbox.Purge(ctx, id, h.now())
+	if err == nil {
+		h.cfg.Activity.Add(id.Device, activity.QueuePurges, 1)
+	}
+	return n, err
 }
 
 // expire removes what nobody came for in time.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/registry"
@@ -83,6 +84,9 @@ func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, 
 	h.mu.Lock()
 	h.sessions[s] = struct{}{}
 	h.mu.Unlock()
+	if h.cfg.Connected != nil {
+		h.cfg.Connected(c.ID, c.Remote)
+	}
 	return opened, nil
 }
 
@@ -149,6 +153,7 @@ func (s *session) Telemetry(m *iot.Message, ack iot.Acker, token uint64) {
 	m.AuthMethod = s.authMethod
 	m.ModelID = s.modelID
 	m.Enqueued = now
+	s.hub.cfg.Activity.Add(s.id.Device, activity.MqttD2CMessages, 1)
 	s.hub.submit(m, ack, token)
 }
 
@@ -181,6 +186,7 @@ func (s *session) PatchReported(ctx context.Context, patch []byte, base int64) (
 	}
 	h.cfg.Meter.Outcome(err, meter.DeviceTwinUpdateSuccess, meter.DeviceTwinUpdateFailure)
 	if err == nil {
+		h.cfg.Activity.Add(s.id.Device, activity.TwinUpdates, 1)
 		h.cfg.Meter.Size(meter.DeviceTwinUpdateSize, len(patch))
 		h.cfg.Meter.Data(len(patch))
 	}
@@ -224,6 +230,7 @@ func (s *session) Settle(ctx context.Context, lockToken string) error {
 	err := s.hub.cfg.Mailbox.Settle(ctx, s.id, lockToken, iot.Completed, maxDelivery, s.hub.now())
 	if err == nil {
 		s.hub.cfg.Meter.Count(meter.MailCompleted)
+		s.hub.cfg.Activity.Add(s.id.Device, activity.MqttC2DMessages, 1)
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/meter"
 	"github.com/vauban-iot/vauban/hub/throttle"
@@ -71,6 +72,7 @@ func (v *visit) Telemetry(ctx context.Context, ms []iot.Message) error {
 	if len(ms) == 0 {
 		return nil
 	}
+	v.hub.cfg.Activity.Add(v.id.Device, activity.HttpD2CMessages, len(ms))
 	now := v.hub.now()
 	l := &landing{left: len(ms), done: make(chan struct{})}
 	for i := range ms {
@@ -108,8 +110,10 @@ func (v *visit) Settle(ctx context.Context, lockToken string, how iot.Settlement
 	switch how {
 	case iot.Completed:
 		v.hub.cfg.Meter.Count(meter.MailCompleted)
+		v.hub.cfg.Activity.Add(v.id.Device, activity.HttpC2DMessages, 1)
 	case iot.Rejected:
 		v.hub.cfg.Meter.Count(meter.MailRejected)
+		v.hub.cfg.Activity.Add(v.id.Device, activity.HttpC2DRejectedMessages, 1)
 	case iot.Abandoned:
 		v.hub.cfg.Meter.Count(meter.MailAbandoned)
 		v.hub.cfg.Router.MailWaits(v.id)
@@ -133,7 +137,11 @@ func (v *visit) EndUpload(ctx context.Context, correlationID string, success boo
 	if v.hub.cfg.Uploads == nil {
 		return upload.ErrNoStorage
 	}
-	return v.hub.cfg.Uploads.End(ctx, v.id, correlationID, success)
+	err := v.hub.cfg.Uploads.End(ctx, v.id, correlationID, success)
+	if err == nil && success {
+		v.hub.cfg.Activity.Add(v.id.Device, activity.FileUploads, 1)
+	}
+	return err
 }
 
 // InvokeFrom calls a direct method for a module: of its own device and of its device's other modules,

@@ -21,6 +21,7 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/bus/diskbus"
 	"github.com/vauban-iot/vauban/hub"
+	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/event"
 	"github.com/vauban-iot/vauban/hub/fleet"
@@ -73,6 +74,7 @@ type World struct {
 	Throttle *throttle.Limiter    // limits nothing at first
 	Metrics  *prometheus.Registry
 	Post     *Post
+	Activity *activity.Tally // counts nothing at first
 
 	opts   Options
 	close  []func()
@@ -86,6 +88,22 @@ type World struct {
 	refused  access.Refused
 	messages map[iot.ID][]iot.Message
 	events   []iot.Message
+	rejected []hub.Rejection
+}
+
+// Rejected returns what was told of credentials that proved nothing, and forgets it.
+func (w *World) Rejected() []hub.Rejection {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := w.rejected
+	w.rejected = nil
+	return all
+}
+
+func (w *World) reject(_ iot.Credentials, why hub.Rejection) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rejected = append(w.rejected, why)
 }
 
 // New opens a world that ends with the test.
@@ -104,7 +122,7 @@ func New(t testing.TB, opts Options) *World {
 
 // Open opens a world; Close ends it.
 func Open(opts Options) (*World, error) {
-	w := &World{opts: opts, Clock: &Clock{}, Log: &Log{}, Policies: access.HubPolicies(), messages: make(map[iot.ID][]iot.Message)}
+	w := &World{opts: opts, Clock: &Clock{}, Log: &Log{}, Activity: new(activity.Tally), Policies: access.HubPolicies(), messages: make(map[iot.ID][]iot.Message)}
 	w.Throttle = throttle.New(nil, throttle.NewUsage(nil, nil))
 	w.Metrics = prometheus.NewRegistry()
 	w.meter = meter.New(w.Metrics)
@@ -173,7 +191,7 @@ func (w *World) start() (err error) {
 	intake := telemetry.NewIntake(w.facts, nil)
 	w.Hub, err = hub.New(hub.Config{
 		Hosts: []string{Host}, Guard: w.Guard, Registry: reg, Presence: presence, Twins: w.Store, Fleet: fleet.New(w.Store), Jobs: w.Store, Transfers: w.Store, Blobs: w.opts.Blobs, Issuer: w.Issuer, Credentials: w.Store, RenewalPause: RenewalPause, Configurations: w.Store, Mailbox: w.Store, Notices: w.Store, Uploads: uploads, Sessions: w.Store,
-		Intake: intake, Router: w.Router, Events: events, Authorities: w.authorities, Refused: w.refusals, Throttle: w.Throttle, Meter: w.meter, Now: w.Clock.Now, Logger: log,
+		Intake: intake, Router: w.Router, Events: events, Authorities: w.authorities, Refused: w.refusals, Throttle: w.Throttle, Meter: w.meter, Activity: w.Activity, Rejected: w.reject, Now: w.Clock.Now, Logger: log,
 	})
 	if err != nil {
 		return err
