@@ -1,15 +1,18 @@
-// Package defender compares what devices report about their traffic with lists of known bad
-// addresses, and raises alerts. Its [Detector] follows the telemetry log with a memory of its
-// own place, so that a restart neither misses nor counts twice.
+// Package defender keeps what security agents report, compares it with lists of known bad addresses and
+// with the rules of the devices' security groups, and raises alerts. Its [Detector] follows the telemetry log with a
+// memory of its own place, so that a restart neither misses nor counts twice.
 package defender
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,7 +20,9 @@ import (
 
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/intel"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/hub/telemetry"
 	"github.com/vauban-iot/vauban/internal/nonce"
 	"github.com/vauban-iot/vauban/iot"
@@ -29,14 +34,29 @@ type Reader interface {
 	Work(ctx context.Context, name string, handle func(bus.Entry) error) error
 }
 
+// Store is what a detector needs of [alert.Store] and [record.Store].
+type Store interface {
+	Raise(ctx context.Context, a alert.Alert) (stored alert.Alert, created bool, err error)
+	Record(ctx context.Context, events []record.Event, alerts []alert.Alert) ([]alert.Raised, error)
+	PruneEvents(ctx context.Context, before time.Time, keep int, bytes int64) (int, error)
+	PruneDevice(ctx context.Context, device string, keep int, bytes int64) (int, error)
+}
+
 // Config of a Detector.
 type Config struct {
 	Log    Reader            // required
 	Intel  func() *intel.Set // the indicators in use now; required
-	Alerts alert.Store       // required
+	Alerts Store             // keeps events and alerts; required
+	// Groups returns the rules of the security groups that have some; nil: there are none.
+	Groups func(ctx context.Context) (map[string]*group.Compiled, error)
+	// Members returns the tag SecurityGroup of devices that have one. It is required with Groups.
+	Members func(ctx context.Context, devices []string) (map[string]string, error)
+	// Active hears how many connections and failed logins the agent of a device told of; may be nil.
+	Active func(device string, at time.Time, connections, failedLogins int)
 	// Raised hears of every new alert and of every one that grew, in order, with its
 	// stored form. After a failure or a restart it may hear the same again. It may be nil.
 	Raised     func(alert.Alert)
+	Now        func() time.Time      // nil: time.Now
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // may be nil
 }
@@ -45,13 +65,17 @@ type Config struct {
 const Worker = "defender"
 
 // TiConnection is the type of the alert for traffic with a listed address (defender §2.1).
-const TiConnection = "IoT_TiConnection"
+const TiConnection = alert.TiConnection
 
 // Detector raises alerts from security messages.
 type Detector struct {
 	cfg Config
 	log *slog.Logger
 	m   metrics
+
+	handled     atomic.Uint64 // the last log entry that was compared
+	connections chan connection
+	prune       pruner
 }
 
 type metrics struct {
@@ -61,62 +85,113 @@ type metrics struct {
 	skipped   prometheus.Counter
 	beats     prometheus.Counter
 	flows     prometheus.Counter
+	kept      prometheus.Counter
+	cut       prometheus.Counter
+	broken    prometheus.Counter
 	alerts    *prometheus.CounterVec
 	corrupt   prometheus.Counter
+	passes    prometheus.Counter
+	found     prometheus.Counter
+	unseen    prometheus.Counter
 }
 
 // New makes a detector; Run starts it.
 func New(cfg Config) (*Detector, error) {
-	if cfg.Log == nil || cfg.Intel == nil || cfg.Alerts == nil {
-		return nil, errors.New("defender: Log, Intel and Alerts are required")
+	if cfg.Log == nil || cfg.Intel == nil || cfg.Alerts == nil || cfg.Groups != nil && cfg.Members == nil {
+		return nil, errors.New("defender: Log, Intel and Alerts are required, and Members with Groups")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	f := promauto.With(cfg.Registerer)
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: "vauban_defender_" + name + "_total", Help: help})
 	}
-	return &Detector{cfg: cfg, log: cfg.Logger, m: metrics{
+	return &Detector{cfg: cfg, log: cfg.Logger, connections: make(chan connection, maxConnections), m: metrics{
 		messages:  f.NewCounterVec(prometheus.CounterOpts{Name: "vauban_defender_messages_total", Help: "Security messages read, by encoding."}, []string{"encoding"}),
 		malformed: counter("malformed_messages", "Security messages that could not be read."),
 		versions:  counter("unknown_versions", "Security messages of a schema version that is not known."),
 		skipped:   counter("skipped_events", "Events that were left out of readable security messages."),
 		beats:     counter("heartbeats", "Events that only say that a device is alive."),
 		flows:     counter("flows", "Flows compared with the indicators."),
+		kept:      counter("events", "Security events kept."),
+		cut:       counter("items_not_kept", "Payload items that were too many to be kept."),
+		broken:    counter("schema_broken_messages", "Messages of JSON 1.0 that break the published schema, and are read all the same."),
 		alerts:    f.NewCounterVec(prometheus.CounterOpts{Name: "vauban_defender_alerts_total", Help: "Alerts raised, by outcome: new, or repeated when one stood already."}, []string{"outcome"}),
+		passes:    counter("retro_passes", "Times that the kept flows were compared with new indicators."),
+		found:     counter("retro_alerts", "Alerts raised by comparing kept flows with new indicators."),
+		unseen:    counter("unseen_connections", "Connections of devices that were not compared because too many came at once."),
 		corrupt:   counter("corrupt_entries", "Log entries that could not be read; what they held behind the damage was skipped."),
 	}}, nil
 }
 
 // Run works through the log until ctx ends.
 func (d *Detector) Run(ctx context.Context) error {
-	return d.cfg.Log.Work(ctx, Worker, func(e bus.Entry) error { return d.entry(ctx, e) })
+	pruned := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer close(pruned)
+		d.keepBounds(ctx)
+	}()
+	err := d.cfg.Log.Work(ctx, Worker, func(e bus.Entry) error { return d.entry(ctx, e) })
+	cancel()
+	<-pruned
+	return err
 }
 
+// reading is a security message that could be read.
+type reading struct {
+	m      iot.Message
+	report secmsg.Report
+	events []record.Event
+}
+
+// maxBatch is how many bytes of messages are kept in one transaction.
+const maxBatch = 4 << 20
+
 // entry handles a batch. Only a store that fails is an error, for which the log gives the
-// entry again: messages already counted are known by their sequence (alert.Store.Raise).
+// entry again: events that are kept are left alone, and messages already counted are known by their sequence (alert.Store.Raise).
 func (d *Detector) entry(ctx context.Context, e bus.Entry) error {
+	var readings []reading
+	size := 0
 	err := telemetry.Decode(e.Sequence, e.Data, func(m *iot.Message) error {
 		if m.IsEvent() || !m.IsSecurity() {
 			return nil
 		}
-		return d.message(ctx, m)
+		readings = append(readings, d.read(m))
+		if size += len(m.Body); size < maxBatch {
+			return nil
+		}
+		some := readings
+		readings, size = nil, 0
+		return d.handle(ctx, some)
 	})
 	if errors.Is(err, telemetry.ErrCorrupt) {
 		d.m.corrupt.Inc()
 		d.log.Warn("log entry cannot be read; it is skipped", "entry", e.Sequence, "err", err)
-		return nil
+		err = nil
 	}
-	return err
+	if err == nil {
+		err = d.handle(ctx, readings)
+	}
+	if err != nil {
+		return err
+	}
+	d.handled.Store(e.Sequence)
+	return nil
 }
 
-func (d *Detector) message(ctx context.Context, m *iot.Message) error {
-	report, err := secmsg.Decode(indicator(m), m.Body)
+// read decodes a message; the events of one that cannot be read say so.
+func (d *Detector) read(m *iot.Message) reading {
+	mti := indicator(m)
+	report, err := secmsg.Decode(mti, m.Body)
 	if err != nil {
 		d.m.malformed.Inc()
 		d.log.Warn("security message cannot be read", "device", m.From.Device, "module", m.From.Module, "sequence", m.Sequence, "err", err)
-		return nil
+		return reading{m: *m, events: []record.Event{record.Invalid(m, mti, err)}}
 	}
 	d.m.messages.WithLabelValues(report.Encoding).Inc()
 	d.m.skipped.Add(float64(report.Skipped))
@@ -126,25 +201,129 @@ func (d *Detector) message(ctx context.Context, m *iot.Message) error {
 	for _, note := range report.Notes {
 		d.log.Debug("security message is odd", "device", m.From.Device, "module", m.From.Module, "sequence", m.Sequence, "note", note)
 	}
-	for _, a := range d.match(m, &report) {
-		stored, created, err := d.cfg.Alerts.Raise(ctx, a)
-		if err != nil {
-			return fmt.Errorf("raise an alert for %s about %s: %w", m.From, a.Indicator, err)
-		}
-		switch {
-		case created:
-			d.m.alerts.WithLabelValues("new").Inc()
-			d.log.Info("alert raised", "device", a.Device, "module", a.Module, "type", a.Type, "indicator", a.Indicator, "source", a.Source)
-		case stored.LastMessage > m.Sequence:
-			continue // counted before a restart
-		default:
-			d.m.alerts.WithLabelValues("repeated").Inc()
-		}
-		if d.cfg.Raised != nil {
-			d.cfg.Raised(stored)
+	r := reading{*m, report, record.Events(m, &report)}
+	if r.events[0].Schema == record.Broken {
+		d.m.broken.Inc()
+	}
+	for i := range r.events {
+		d.m.cut.Add(float64(r.events[i].Left))
+	}
+	return r
+}
+
+// handle keeps the events of messages and raises their alerts, all in one transaction.
+func (d *Detector) handle(ctx context.Context, readings []reading) error {
+	if len(readings) == 0 {
+		return nil
+	}
+	rules, err := d.rulesOf(ctx, readings)
+	if err != nil {
+		return err
+	}
+	var events []record.Event
+	var alerts []alert.Alert
+	places := make(map[alert.Key]int)
+	for i := range readings {
+		r := &readings[i]
+		events = append(events, r.events...)
+		found := append(d.match(r), d.judge(r, rules[r.m.From.Device])...)
+		for _, a := range found {
+			if at, ok := places[a.Key()]; ok {
+				alerts[at].Merge(a)
+				continue
+			}
+			places[a.Key()] = len(alerts)
+			alerts = append(alerts, a)
 		}
 	}
+	raised, err := d.cfg.Alerts.Record(ctx, events, alerts)
+	if err != nil {
+		return fmt.Errorf("keep %d security events and %d alerts: %w", len(events), len(alerts), err)
+	}
+	d.m.kept.Add(float64(len(events)))
+	for i := range readings {
+		r := &readings[i]
+		d.prune.wrote(r.m.From.Device, r.events)
+		if d.cfg.Active != nil {
+			connections, failed := group.Count(&r.report)
+			d.cfg.Active(r.m.From.Device, r.m.Enqueued, connections, failed)
+		}
+	}
+	for i := range raised {
+		d.told(&raised[i])
+	}
 	return nil
+}
+
+// told counts what became of an alert.
+func (d *Detector) told(r *alert.Raised) {
+	switch {
+	case r.Created:
+		d.m.alerts.WithLabelValues("new").Inc()
+		d.log.Info("alert raised", "device", r.Device, "module", r.Module, "type", r.Type, "indicator", r.Indicator, "source", r.Source, "status", string(r.Status))
+	case !r.Counted:
+		return // counted before a restart
+	default:
+		d.m.alerts.WithLabelValues("repeated").Inc()
+	}
+	d.tell(r.Alert)
+}
+
+func (d *Detector) tell(a alert.Alert) {
+	if d.cfg.Raised != nil {
+		d.cfg.Raised(a)
+	}
+}
+
+// devices of some messages, each once.
+func devices(readings []reading) []string {
+	var all []string
+	seen := make(map[string]bool, len(readings))
+	for i := range readings {
+		if id := readings[i].m.From.Device; !seen[id] {
+			seen[id] = true
+			all = append(all, id)
+		}
+	}
+	return all
+}
+
+// rulesOf returns the rules of the groups in which the devices are at this moment: a changed tag counts at once.
+func (d *Detector) rulesOf(ctx context.Context, readings []reading) (map[string]membership, error) {
+	if d.cfg.Groups == nil {
+		return nil, nil
+	}
+	groups, err := d.cfg.Groups(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the security groups: %w", err)
+	}
+	judging := false
+	for _, c := range groups {
+		judging = judging || c.Judges()
+	}
+	if !judging {
+		return nil, nil
+	}
+	ids := devices(readings)
+	tags, err := d.cfg.Members(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read the groups of devices: %w", err)
+	}
+	all := make(map[string]membership, len(ids))
+	for _, id := range ids {
+		name, ok := tags[id]
+		if !ok {
+			name = group.Default
+		}
+		all[id] = membership{name, groups[name]}
+	}
+	return all, nil
+}
+
+// membership is a group's name and its rules; nil: it has none.
+type membership struct {
+	name  string
+	rules *group.Compiled
 }
 
 // indicator is the message type indicator: an application property (defender §1.1).
@@ -157,57 +336,120 @@ func indicator(m *iot.Message) string {
 	return ""
 }
 
-// match makes one alert for each indicator that flows of the message touch. Times are the
-// hub's: device clocks may be wrong (defender §7).
-func (d *Detector) match(m *iot.Message, report *secmsg.Report) []alert.Alert {
-	set := d.cfg.Intel()
-	var found []alert.Alert
-	places := make(map[string]int)
-	for i := range report.Events {
-		e := &report.Events[i]
+// match makes the alerts of a message about listed addresses.
+func (d *Detector) match(r *reading) []alert.Alert {
+	for i := range r.report.Events {
+		e := &r.report.Events[i]
 		if e.IsHeartbeat() {
 			d.m.beats.Inc()
 		}
 		d.m.flows.Add(float64(len(e.Flows)))
+	}
+	return found(d.cfg.Intel(), &r.m, &r.report)
+}
+
+// maxOfMessage bounds the alerts of one message about listed addresses: an honest one has 128 flows.
+const maxOfMessage = 256
+
+// found makes one alert for each indicator that flows of the message touch. Times are the
+// hub's: device clocks may be wrong (defender §7).
+func found(set *intel.Set, m *iot.Message, report *secmsg.Report) []alert.Alert {
+	var all []alert.Alert
+	places := make(map[string]int)
+	for i := range report.Events {
+		e := &report.Events[i]
+		var details []json.RawMessage // made when they are needed
+		var form string
 		for j := range e.Flows {
 			f := &e.Flows[j]
-			hit, own, ok := listed(set, f)
+			hit, own, ok := listed(set, f, m.Enqueued)
 			if !ok {
 				continue
 			}
-			if at, ok := places[hit.Text]; ok {
-				found[at].Count++
+			key := hit.String()
+			at, ok := places[key]
+			if !ok {
+				if len(all) == maxOfMessage {
+					continue
+				}
+				at = len(all)
+				places[key] = at
+				all = append(all, newAlert(m, f, hit, own))
+			}
+			all[at].Count++
+			if len(all[at].Evidence) == alert.MaxEvidence {
 				continue
 			}
-			places[hit.Text] = len(found)
-			found = append(found, newAlert(m, f, hit, own))
+			if details == nil {
+				details, form = e.Details()
+			}
+			all[at].Add(alert.Evidence{Message: m.Sequence, Time: m.Enqueued.UTC(), Event: e.Name, Form: form, Details: record.Safe(details[f.Item])})
 		}
+	}
+	return all
+}
+
+// judge makes one alert for each rule of its device's group that the message breaks.
+func (d *Detector) judge(r *reading, in membership) []alert.Alert {
+	if !in.rules.Judges() {
+		return nil
+	}
+	at := r.m.Enqueued.UTC()
+	var found []alert.Alert
+	for _, f := range in.rules.Judge(&r.report) {
+		kind := alert.Lookup(alert.Custom(f.Rule))
+		a := alert.Alert{
+			ID: nonce.New(), Type: kind.Name, Severity: kind.Severity, Title: kind.Title,
+			Description: fmt.Sprintf("Device %s %s, which the rule %s of its security group %s does not allow.", r.m.From, f.Text, f.Rule, in.name),
+			Device:      r.m.From.Device, Module: r.m.From.Module, Group: in.name, Indicator: f.Rule, Source: "security group " + in.name, Day: at.Format(time.DateOnly),
+			Count: f.Count, FirstSeen: at, LastSeen: at, LastMessage: r.m.Sequence,
+		}
+		if f.Flow != nil {
+			a.Remote, a.Local, a.Protocol, a.Direction = host(f.Flow.Remote.Addr()), host(f.Flow.Local.Addr()), f.Flow.Protocol, f.Flow.Direction
+		}
+		for _, item := range f.Items {
+			if item[0] < len(r.events) && item[1] < len(r.events[item[0]].Details) {
+				a.Add(r.events[item[0]].Evidence(item[1]))
+			}
+		}
+		found = append(found, a)
 	}
 	return found
 }
 
 // listed finds the indicator of a flow: of its remote side or, when the device itself has a
 // public address, of its own.
-func listed(set *intel.Set, f *secmsg.Flow) (hit intel.Indicator, own, ok bool) {
-	if hit, ok = set.Match(f.Remote.Addr()); ok {
+func listed(set *intel.Set, f *secmsg.Flow, seen time.Time) (hit intel.Indicator, own, ok bool) {
+	if hit, ok = set.Match(f.Remote, seen); ok {
 		return hit, false, true
 	}
 	if a := f.Local.Addr().Unmap(); a.IsGlobalUnicast() && !a.IsPrivate() {
-		hit, ok = set.Match(a)
+		hit, ok = set.Match(f.Local, seen)
 		return hit, true, ok
 	}
 	return intel.Indicator{}, false, false
 }
 
+// severity is what the confidence of an indicator makes of traffic with it.
+func severity(confidence int) alert.Severity {
+	switch {
+	case confidence >= 75:
+		return alert.High
+	case confidence >= 50:
+		return alert.Medium
+	}
+	return alert.Low
+}
+
 func newAlert(m *iot.Message, f *secmsg.Flow, hit intel.Indicator, own bool) alert.Alert {
 	at := m.Enqueued.UTC()
 	return alert.Alert{
-		ID: nonce.New(), Type: TiConnection, Severity: alert.High,
+		ID: nonce.New(), Type: TiConnection, Severity: severity(hit.Confidence),
 		Title: "Suspicious IP address communication", Description: describe(m.From, f, hit, own),
 		Device: m.From.Device, Module: m.From.Module,
-		Indicator: hit.Text, Source: hit.Source(), Day: at.Format(time.DateOnly),
+		Indicator: hit.String(), Source: hit.Place(), Day: at.Format(time.DateOnly),
 		Remote: host(f.Remote.Addr()), Local: host(f.Local.Addr()), Protocol: f.Protocol, Direction: f.Direction,
-		Count: 1, FirstSeen: at, LastSeen: at, LastMessage: m.Sequence,
+		FirstSeen: at, LastSeen: at, LastMessage: m.Sequence,
 	}
 }
 
@@ -215,7 +457,7 @@ func describe(from iot.ID, f *secmsg.Flow, hit intel.Indicator, own bool) string
 	if own {
 		return fmt.Sprintf("The address %s of device %s is on a list of known bad addresses (%s, as %s). "+
 			"Others may have seen the device take part in an attack: check its software, and change its credentials if it was taken over.",
-			host(f.Local.Addr()), from, hit.Source(), hit.Text)
+			host(f.Local.Addr()), from, hit.Place(), known(hit))
 	}
 	what := "exchanged traffic with"
 	switch f.Direction {
@@ -227,7 +469,16 @@ func describe(from iot.ID, f *secmsg.Flow, hit intel.Indicator, own bool) string
 	return fmt.Sprintf("Device %s %s %s over %s, which is on a list of known bad addresses (%s, as %s). "+
 		"Find out what on the device talks to it and block the address; if the device was taken over, "+
 		"disable its identity, install its software anew and change its credentials.",
-		from, what, endpoint(f.Remote), f.Protocol, hit.Source(), hit.Text)
+		from, what, endpoint(f.Remote), f.Protocol, hit.Place(), known(hit))
+}
+
+// known is the indicator with what its source says of it.
+func known(hit intel.Indicator) string {
+	text := hit.String()
+	if len(hit.Labels) > 0 {
+		text += ": " + strings.Join(hit.Labels, ", ")
+	}
+	return text
 }
 
 // host is an address as alerts show it.

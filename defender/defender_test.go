@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/intel"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/hub/telemetry"
 	"github.com/vauban-iot/vauban/internal/conform"
 	"github.com/vauban-iot/vauban/iot"
@@ -79,6 +81,10 @@ type memoryAlerts struct {
 	alerts []alert.Alert
 	fail   map[int]bool // calls of Raise that fail
 	calls  int
+	replay bool // nothing counts
+
+	events   []record.Event
+	evidence []alert.Evidence
 }
 
 var errStore = errors.New("the disk is full")
@@ -92,8 +98,8 @@ func (s *memoryAlerts) Raise(_ context.Context, a alert.Alert) (alert.Alert, boo
 	}
 	for i := range s.alerts {
 		have := &s.alerts[i]
-		if have.Device == a.Device && have.Module == a.Module && have.Indicator == a.Indicator && have.Day == a.Day {
-			if a.LastMessage > have.LastMessage {
+		if have.Device == a.Device && have.Module == a.Module && have.Type == a.Type && have.Indicator == a.Indicator && have.Day == a.Day {
+			if !a.Retro && a.LastMessage > have.LastMessage {
 				have.Count += a.Count
 				have.LastMessage, have.LastSeen = a.LastMessage, a.LastSeen
 			}
@@ -110,6 +116,38 @@ func (s *memoryAlerts) Alerts(context.Context, alert.Filter) ([]alert.Alert, err
 	defer s.mu.Unlock()
 	return append([]alert.Alert(nil), s.alerts...), nil
 }
+
+// Record implements Store: all of it or nothing.
+func (s *memoryAlerts) Record(ctx context.Context, events []record.Event, alerts []alert.Alert) ([]alert.Raised, error) {
+	s.mu.Lock()
+	before := slices.Clone(s.alerts)
+	s.mu.Unlock()
+	var raised []alert.Raised
+	for _, a := range alerts {
+		evidence := a.Evidence
+		a.Evidence = nil
+		have := len(s.alerts)
+		stored, created, err := s.Raise(ctx, a)
+		s.mu.Lock()
+		if err != nil {
+			s.alerts = before
+			s.mu.Unlock()
+			return nil, err
+		}
+		s.evidence = append(s.evidence, evidence...)
+		s.mu.Unlock()
+		raised = append(raised, alert.Raised{Alert: stored, Created: created, Counted: created || len(s.alerts) == have && stored.LastMessage == a.LastMessage && !s.replay})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, events...)
+	return raised, nil
+}
+
+func (s *memoryAlerts) PruneEvents(context.Context, time.Time, int, int64) (int, error) {
+	return 0, nil
+}
+func (s *memoryAlerts) PruneDevice(context.Context, string, int, int64) (int, error) { return 0, nil }
 
 type acked struct{ t *testing.T }
 
@@ -158,8 +196,11 @@ func activity(flows ...secmsg.Flow) []byte {
 }
 
 func setOf(lines ...string) func() *intel.Set {
-	l, _ := intel.ParseList("bad.txt", strings.NewReader(strings.Join(lines, "\n")))
-	s := intel.NewSet(l)
+	b := intel.NewBuilder(intel.Source{Name: "bad.txt", Own: true})
+	if err := intel.ReadList(strings.NewReader(strings.Join(lines, "\n")), b); err != nil {
+		panic(err) // a strings.Reader does not fail
+	}
+	s := intel.NewSet(b.Block())
 	return func() *intel.Set { return s }
 }
 

@@ -30,6 +30,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/record"
+	"github.com/vauban-iot/vauban/defender/window"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
@@ -56,6 +58,8 @@ var (
 	_ command.Sessions = (*Store)(nil)
 	_ dps.Store        = (*Store)(nil)
 	_ alert.Store      = (*Store)(nil)
+	_ record.Store     = (*Store)(nil)
+	_ window.Store     = (*Store)(nil)
 	_ fleet.Store      = (*Store)(nil)
 	_ job.Store        = (*Store)(nil)
 

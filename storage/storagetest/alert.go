@@ -15,7 +15,8 @@ func Alerts(t *testing.T, open Open) {
 	sample := func(id, device, indicator string, message uint64) alert.Alert {
 		return alert.Alert{ID: id, Type: "IoT_X", Severity: alert.High, Title: "t ☂", Description: "d '%_", Device: device, Module: "m",
 			Indicator: indicator, Source: "list.txt:3", Day: "2026-01-02", Remote: "192.0.2.1", Local: "10.0.0.1", Protocol: "tcp", Direction: "out",
-			Count: 2, FirstSeen: kept(Start), LastSeen: kept(Start), LastMessage: message}
+			Count: 2, FirstSeen: kept(Start), LastSeen: kept(Start), LastMessage: message,
+			Status: alert.Open, Remediation: alert.Lookup("IoT_X").Remediation}
 	}
 	raise := func(t *testing.T, s Store, a alert.Alert) (alert.Alert, bool) {
 		t.Helper()
@@ -52,13 +53,22 @@ func Alerts(t *testing.T, open Open) {
 				t.Error("a replay made a second alert")
 			}
 		}
+		// What is found by looking back makes an alert, and changes none.
+		back := again
+		back.Retro, back.LastMessage = true, 99
+		got, created = raise(t, s, back)
+		same(t, "looking back", got, want)
+		back.Day, back.LastSeen = "2026-01-01", kept(Start)
+		if got, again := raise(t, s, back); created || !again || got.Retro {
+			t.Errorf("looking back: created %v, then %v: %+v", created, again, got)
+		}
 		// A message that arrives late counts, but time does not go back.
 		late := again
 		late.LastMessage, late.LastSeen = 12, Start.Add(-time.Hour)
 		want.Count, want.LastMessage = 8, 12
 		got, _ = raise(t, s, late)
 		same(t, "late", got, want)
-		same(t, "listed", must(s.Alerts(ctx, alert.Filter{}))(t), []alert.Alert{want})
+		same(t, "listed", must(s.Alerts(ctx, alert.Filter{Before: want.Sequence + 1}))(t), []alert.Alert{want})
 	})
 
 	t.Run("device, module, indicator and day tell alerts apart", func(t *testing.T) {

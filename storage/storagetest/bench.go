@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/hub/fleet"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
@@ -32,6 +33,23 @@ func Bench(b *testing.B, open Open) {
 	})
 	id := func() iot.ID { return iot.ID{Device: name(next.Add(7919) % devices)} }
 
+	b.Run("Record", func(b *testing.B) { // a log entry of 500 security messages with ten flows each
+		details := make([]json.RawMessage, 10)
+		for i := range details {
+			details[i] = raw(`{"local_address":"192.168.1.10","local_port":49152,"remote_address":"203.0.113.5","remote_port":8883,"protocol":"TCP","bytes_in":1200,"bytes_out":3400,"process_id":0,"user_id":0}`)
+		}
+		events := make([]record.Event, 500)
+		for b.Loop() {
+			for i := range events {
+				events[i] = record.Event{
+					Place: record.Place{Message: uint64(next.Add(1))}, Device: name(int64(i)), Enqueued: Start, Time: Start, ID: "0d0b0a0908070605131211100f0e0d0c",
+					Name: "NetworkActivity", Kind: "Security", Agent: "defender-iot-micro-agent", AgentVersion: "3.5.4", Form: "flatbuffers", Details: details,
+				}
+			}
+			must(s.Record(b.Context(), events, nil))(b)
+		}
+		b.ReportMetric(float64(len(events)*b.N)/b.Elapsed().Seconds(), "messages/s")
+	})
 	b.Run("UpdateTwin/one", func(b *testing.B) {
 		for b.Loop() {
 			must(s.UpdateTwin(b.Context(), id(), touch))(b)

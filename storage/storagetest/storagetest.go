@@ -17,6 +17,9 @@ import (
 
 	"github.com/vauban-iot/vauban/access/signin"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/intel/feed"
+	"github.com/vauban-iot/vauban/defender/record"
+	"github.com/vauban-iot/vauban/defender/window"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
@@ -45,6 +48,8 @@ type Store interface {
 	command.Sessions
 	dps.Store
 	alert.Store
+	record.Store
+	window.Store
 	fleet.Store
 	job.Store
 	transfer.Store
@@ -61,6 +66,7 @@ type Store interface {
 	UpdateSetting(ctx context.Context, name string, change func([]byte) ([]byte, error)) error
 	throttle.UsageStore
 	signin.Store
+	feed.Store
 }
 
 // Open makes an empty store and arranges that it is closed when t ends.
@@ -87,6 +93,10 @@ func All(t *testing.T, open Open) {
 	t.Run("LinkedHubs", func(t *testing.T) { LinkedHubs(t, open) })
 	t.Run("Sphere", func(t *testing.T) { Sphere(t, open) })
 	t.Run("Alerts", func(t *testing.T) { Alerts(t, open) })
+	t.Run("AlertLives", func(t *testing.T) { AlertLives(t, open) })
+	t.Run("SecurityEvents", func(t *testing.T) { SecurityEvents(t, open) })
+	t.Run("Activity", func(t *testing.T) { Activity(t, open) })
+	t.Run("Intel", func(t *testing.T) { Intel(t, open) })
 	t.Run("Settings", func(t *testing.T) { Settings(t, open) })
 	t.Run("Usage", func(t *testing.T) { Usage(t, open) })
 	t.Run("Facts", func(t *testing.T) { Facts(t, open) })

@@ -1,0 +1,171 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/record"
+)
+
+const eventColumns = `message, ordinal, device, module, enqueued, time, event, name, kind, category, agent, agent_version, form, empty, problem, verdict, left_out, notes, size, details`
+
+// Record implements [record.Store].
+func (s *Store) Record(ctx context.Context, events []record.Event, alerts []alert.Alert) (raised []alert.Raised, err error) {
+	if len(events) == 0 && len(alerts) == 0 {
+		return nil, nil
+	}
+	const columns = 20
+	args := make([]any, 0, columns*len(events))
+	for i := range events {
+		e := &events[i]
+		notes, err := toJSON(e.Notes)
+		if err != nil {
+			return nil, err
+		}
+		empty := 0
+		if e.Empty {
+			empty = 1
+		}
+		details := arrayOf(e.Details)
+		args = append(args, int64(e.Message), e.Ordinal, e.Device, e.Module, micros(e.Enqueued), micros(e.Time), e.ID, e.Name, e.Kind, e.Category, e.Agent, e.AgentVersion,
+			e.Form, empty, e.Problem, int(e.Schema), e.Left, notes, len(details), details)
+	}
+	err = s.write(ctx, func(ctx context.Context, c Conn) error {
+		raised = make([]alert.Raised, 0, len(alerts))
+		if len(alerts) > 0 && s.b.Serialize != nil { // before any row is locked: see raise and Suppress
+			if err := s.b.Serialize(ctx, c, "alerts"); err != nil {
+				return s.fail("raise alerts", err)
+			}
+		}
+		if err := s.chunks(len(events), rowsWrite, func(from, to int) error {
+			_, err := s.exec(ctx, c, "keep security events", `INSERT INTO security_events (`+eventColumns+`) VALUES `+tuples(to-from, columns)+` ON CONFLICT DO NOTHING`,
+				args[from*columns:to*columns]...)
+			return err
+		}); err != nil {
+			return err
+		}
+		for _, a := range alerts {
+			r, err := s.raise(ctx, c, a)
+			if err != nil {
+				return err
+			}
+			raised = append(raised, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return raised, nil
+}
+
+// arrayOf writes objects as they are.
+func arrayOf(items []json.RawMessage) string {
+	var b strings.Builder
+	b.WriteByte('[')
+	for i, it := range items {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(it)
+	}
+	b.WriteByte(']')
+	return b.String()
+}
+
+func scanEvent(r *sql.Rows) (e record.Event, err error) {
+	var empty, size int
+	err = r.Scan(&e.Message, &e.Ordinal, &e.Device, &e.Module, stamp{&e.Enqueued}, stamp{&e.Time}, &e.ID, &e.Name, &e.Kind, &e.Category, &e.Agent, &e.AgentVersion,
+		&e.Form, &empty, &e.Problem, &e.Schema, &e.Left, jsonText{&e.Notes}, &size, jsonText{&e.Details})
+	e.Empty = empty == 1
+	return e, err
+}
+
+// SecurityEvents implements [record.Store].
+func (s *Store) SecurityEvents(ctx context.Context, f record.Filter) ([]record.Event, error) {
+	q := &selection{}
+	where := []string{"message > -1"}
+	add := func(condition string, v any) { where = append(where, strings.ReplaceAll(condition, "?", q.arg(v))) }
+	if f.Device != "" {
+		add("device = ?", f.Device)
+	}
+	if f.Name != "" {
+		add("name = ?", f.Name)
+	}
+	if f.Invalid {
+		where = append(where, "problem <> ''")
+	}
+	if !f.From.IsZero() {
+		add("enqueued >= ?", micros(f.From))
+	}
+	if !f.To.IsZero() {
+		add("enqueued < ?", micros(f.To))
+	}
+	if f.Before != (record.Place{}) {
+		add("(message, ordinal) < (?, ", int64(f.Before.Message))
+		where[len(where)-1] += q.arg(f.Before.Ordinal) + ")"
+	}
+	return list(ctx, s, s.b.Reader, "list security events", scanEvent, `SELECT `+eventColumns+` FROM security_events WHERE `+strings.Join(where, " AND ")+
+		` ORDER BY message DESC, ordinal DESC LIMIT `+q.arg(pageLimit(f.Limit)), q.args...)
+}
+
+// PruneEvents implements [record.Store].
+func (s *Store) PruneEvents(ctx context.Context, before time.Time, keep int, bytes int64) (int, error) {
+	// Messages are in the order in which they came: the newest of those that are too old, or too many, goes with all before it.
+	n, err := s.prune(ctx, `DELETE FROM security_events WHERE message <= (SELECT MAX(m) FROM (
+		SELECT COALESCE((SELECT message FROM security_events ORDER BY message DESC, ordinal DESC LIMIT 1 OFFSET $1), -1) AS m
+		UNION ALL SELECT COALESCE((SELECT message FROM security_events WHERE message < (SELECT COALESCE(
+			(SELECT message FROM security_events WHERE enqueued >= $2 ORDER BY message, ordinal LIMIT 1), $3)) ORDER BY message DESC, ordinal DESC LIMIT 1), -1)) AS ends)`,
+		keep, micros(before), int64(1<<63-1))
+	if err != nil {
+		return n, err
+	}
+	more, err := s.pruneBytes(ctx, "", bytes)
+	return n + more, err
+}
+
+// PruneDevice implements [record.Store].
+func (s *Store) PruneDevice(ctx context.Context, device string, keep int, bytes int64) (int, error) {
+	n, err := s.prune(ctx, `DELETE FROM security_events WHERE device = $1 AND message <= (SELECT COALESCE(
+		(SELECT message FROM security_events WHERE device = $2 ORDER BY message DESC, ordinal DESC LIMIT 1 OFFSET $3), -1))`, device, device, keep)
+	if err != nil {
+		return n, err
+	}
+	more, err := s.pruneBytes(ctx, device, bytes)
+	return n + more, err
+}
+
+// pruneBytes forgets the oldest events beyond so many bytes; of a device, or of all when it is empty.
+func (s *Store) pruneBytes(ctx context.Context, device string, bytes int64) (int, error) {
+	where := func(q *selection) string {
+		if device == "" {
+			return ""
+		}
+		return " WHERE device = " + q.arg(device)
+	}
+	sum := &selection{}
+	total, err := one(ctx, s, s.b.Reader, "sum security events", scanInt, `SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM security_events`+where(sum), sum.args...)
+	if err != nil || total <= bytes {
+		return 0, err
+	}
+	q := &selection{}
+	oldest := ` message <= (SELECT COALESCE(MAX(message), -1) FROM (SELECT message, SUM(size) OVER (ORDER BY message DESC, ordinal DESC) AS total FROM security_events` +
+		where(q) + `) AS counted WHERE total > ` + q.arg(bytes) + `)`
+	if device != "" {
+		oldest = ` device = ` + q.arg(device) + ` AND` + oldest
+	}
+	return s.prune(ctx, `DELETE FROM security_events WHERE`+oldest, q.args...)
+}
+
+func (s *Store) prune(ctx context.Context, query string, args ...any) (int, error) {
+	var n int64
+	err := s.write(ctx, func(ctx context.Context, c Conn) (err error) {
+		n, err = s.exec(ctx, c, "forget security events", query, args...)
+		return err
+	})
+	return int(n), err
+}
