@@ -243,8 +243,9 @@ func (t *deviceTransfer) upload(in io.Reader, mode string) (lines int, err error
 				}
 			}
 		}
-		w.Write(line)
-		w.WriteByte('\n')
+		if _, err := w.Write(append(line, '\n')); err != nil {
+			return 0, err
+		}
 	}
 	if err := s.Err(); err != nil {
 		return 0, fmt.Errorf("the file cannot be read: %w; a line may have %d KiB", err, transfer.MaxLine>>10)

@@ -10,12 +10,9 @@ import (
 	"net/url"
 	"os"
 	"sort"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/vauban-iot/vauban/defender/alert"
 )
 
 // apiCommand is a command that calls the operator's API.
@@ -133,55 +130,6 @@ func (m message) print(w io.Writer) {
 		kind += "  {" + strings.Join(props, ", ") + "}"
 	}
 	fmt.Fprintf(w, "%s  %s%s  %s\n", when(m.Enqueued), from, kind, body)
-}
-
-func alertCommand() *cobra.Command { return group("alert", "Read Defender's alerts", alertList()) }
-
-func alertList() *cobra.Command {
-	var device string
-	var limit int
-	c := &cobra.Command{
-		Use:   "list",
-		Short: "List alerts, newest first",
-		Example: `  vauban alert list
-  vauban alert list --device lamp-1 --output json`,
-		Args: cobra.NoArgs,
-	}
-	c.Flags().StringVar(&device, "device", "", "only alerts about this device")
-	c.Flags().IntVar(&limit, "limit", 100, "at most this many, 1 to 1000")
-	return apiCommand(c, func(c *cobra.Command, r *remote, _ []string, out output) error {
-		query := url.Values{"limit": {strconv.Itoa(limit)}}
-		if device != "" {
-			query.Set("device", device)
-		}
-		res, err := r.api(c.Context(), http.MethodGet, "/api/alerts", query, nil)
-		if err != nil {
-			return err
-		}
-		defer res.Body.Close()
-		var list struct {
-			Alerts []alert.Alert `json:"alerts"`
-		}
-		if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
-			return fmt.Errorf("unreadable answer: %w", err)
-		}
-		if out == "json" {
-			if list.Alerts == nil {
-				list.Alerts = []alert.Alert{}
-			}
-			return printJSON(c.OutOrStdout(), list.Alerts)
-		}
-		if len(list.Alerts) == 0 {
-			fmt.Fprintln(c.ErrOrStderr(), "no alert")
-			return nil
-		}
-		w := table(c.OutOrStdout())
-		fmt.Fprintln(w, "LAST SEEN\tSEVERITY\tDEVICE\tINDICATOR\tFLOWS\tTITLE")
-		for _, a := range list.Alerts {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", a.LastSeen.Local().Format("2006-01-02 15:04:05"), a.Severity, a.Of(), a.Indicator, a.Count, a.Title)
-		}
-		return w.Flush()
-	})
 }
 
 func certificateCommand() *cobra.Command {

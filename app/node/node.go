@@ -25,6 +25,7 @@ import (
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender"
 	"github.com/vauban-iot/vauban/defender/intel"
+	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/head/amqp"
 	attestationhead "github.com/vauban-iot/vauban/head/attestation"
@@ -41,6 +42,7 @@ import (
 	"github.com/vauban-iot/vauban/hub/telemetry"
 	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/internal/secret"
+	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/pki"
 	"github.com/vauban-iot/vauban/sphere"
 	"github.com/vauban-iot/vauban/sphere/attest"
@@ -60,6 +62,7 @@ type Config struct {
 	MasterKey  string   // file of the key that seals secrets; made when it is missing
 	PKI        string   // folder of certificates; made when it is missing
 	Intel      string   // folder of indicator lists; made when it is missing
+	RetroDays  int      // how many days of flows new indicators are compared with; 0: none
 	Blobs      string   // folder of the files that devices store; made when it is missing. Empty: they may not
 	BlobHosts  []string // hosts whose containers imports and exports may use, beside this server and loopback (storage/azblob)
 	Routed     string   // folder of routed messages; made when it is needed
@@ -140,7 +143,10 @@ type Node struct {
 	// containers are where imports and exports of identities go.
 	containers *azblob.Client
 	intel      *intel.Library
+	indicators *intel.Engine
+	feeds      *feed.Manager
 	detector   *defender.Detector
+	security   *security
 	feed       *live.Feed
 	routes     *routes
 	mqtt       *mqtt.Server
@@ -258,10 +264,16 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if n.files, err = n.openFiles(ctx, guard); err != nil {
 		return err
 	}
+	if n.security, err = newSecurity(n); err != nil {
+		return err
+	}
 	hubConfig := hub.Config{
+		Activity: n.security.tally, Rejected: n.security.rejected,
 		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Transfers: n.State, Configurations: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
 		Intake: n.intake, Router: n.router, Events: events, Authorities: cas.all, Vouch: n.vouch, Refused: n.switches.Refused,
 		Throttle: n.throttles.limiter, Meter: n.meter, Logger: n.log,
+		// Nobody connects before the detector is there.
+		Connected: func(id iot.ID, remote string) { n.detector.Connected(id, remote) },
 	}
 	issuer, err := openIssuer(ctx, n.State, n.cfg.Hostname)
 	if err != nil {
@@ -285,14 +297,10 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(n.cfg.Intel, 0o700); err != nil {
-		return fmt.Errorf("create %s: %w", n.cfg.Intel, err)
-	}
-	n.intel, err = intel.New(intel.Config{Dir: n.cfg.Intel, Logger: n.log, Registerer: n.metrics})
-	if err != nil {
+	if err := n.newIntel(ctx); err != nil {
 		return err
 	}
-	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Logger: n.log, Registerer: n.metrics})
+	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Logger: n.log, Registerer: n.metrics})
 	if err != nil {
 		return err
 	}
@@ -349,8 +357,14 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	readers.run("provisioning", n.Provisioning.Run)
 	readers.run("sign-in", n.people.Run)
 	readers.run("tenants' CAs", n.sphere.Run)
+	readers.run("hub alerts", n.security.sentry.Run)
+	readers.run("activity", n.security.windows.RunCounter)
+	readers.run("rules over time", n.lead("windows", n.security.windows.RunJudge))
 	readers.run("intel", n.intel.Run)
-	readers.run("defender", n.lead("defender", n.detector.Run))
+	readers.run("feeds", n.feeds.Follow)
+	readers.run("feed fetcher", n.lead("feeds", n.feeds.Fetch))
+	readers.run("connections", n.detector.RunConnections)
+	readers.run("defender", n.lead("defender", n.runDefender))
 	readers.run("routing", n.lead("routing", n.routes.run))
 	readers.run("event grid", n.lead("event grid", n.subscriptions.Run))
 	readers.run("live feed", n.feed.Run)

@@ -22,6 +22,9 @@ type Connection = node.Connection
 // ConnectionFile is where an installation keeps its connection data, in its data folder.
 const ConnectionFile = "connection.json"
 
+// retroDays is how many days of traffic new indicators are compared with: as many as the log keeps.
+const retroDays = 7
+
 // LoadConnection reads the connection data of the installation whose ConnectionFile is at path.
 func LoadConnection(path string) (Connection, error) { return node.LoadConnection(path) }
 
@@ -61,7 +64,7 @@ func Run(ctx context.Context, cfg Config) error {
 	in := func(name string) string { return filepath.Join(cfg.Data, name) }
 	n := node.Config{
 		Hostname: cfg.Hostname, Listen: cfg.Listen, MQTTPort: cfg.MQTTPort, HTTPSPort: cfg.HTTPSPort, AMQPPort: cfg.AMQPPort,
-		MasterKey: in("master.key"), PKI: in("pki"), Intel: in("intel"), Routed: in("routed"), Blobs: in("blobs"), BlobHosts: cfg.BlobHosts, Connection: in(ConnectionFile),
+		MasterKey: in("master.key"), PKI: in("pki"), Intel: in("intel"), RetroDays: retroDays, Routed: in("routed"), Blobs: in("blobs"), BlobHosts: cfg.BlobHosts, Connection: in(ConnectionFile),
 		Store: func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error) {
 			return sqlite.Open(ctx, sqlite.Config{Path: in("state.db"), Sealer: sealer, Logger: cfg.Logger})
 		},

@@ -1,5 +1,5 @@
 // Package api is the operator's JSON API under /api: live messages, alerts, the CAs that
-// prove devices, which tokens are refused, where messages are routed, and what provisioning needs beside enrollments. The command line uses it, and so may scripts; api/openapi/central.yaml describes
+// prove devices, which tokens are refused, where messages are routed, feeds of threat intelligence, and what provisioning needs beside enrollments. The command line uses it, and so may scripts; api/openapi/central.yaml describes
 // it for them.
 //
 // Every request carries the installation's token as Authorization: Bearer. Whoever holds it may
@@ -25,25 +25,28 @@ import (
 
 // Config is what an API serves. All fields are required unless they say otherwise.
 type Config struct {
-	Token          secret.Secret
-	Alerts         AlertStore
-	Feed           Feed
-	Certificates   CertificateStore
-	Routing        RoutingStore
-	DeadLetters    DeadLetterStore
-	Authentication AuthenticationStore
-	Policies       PolicyStore
-	Network        NetworkStore
-	Throttles      ThrottleStore
-	Subscriptions  SubscriptionStore
-	Provisioning   Provisioner      // nil: there is no provisioning service
-	Now            func() time.Time // nil: time.Now
-	Logger         *slog.Logger     // nil: slog.Default()
-}
-
-// AlertStore is the part of [alert.Store] the API reads.
-type AlertStore interface {
-	Alerts(ctx context.Context, f alert.Filter) ([]alert.Alert, error)
+	Token  secret.Secret
+	Host   string // of the hub, as events name it
+	Alerts AlertStore
+	Events EventStore
+	Groups GroupStore
+	// Replay judges the evidence of an alert anew and raises nothing; nil: it cannot be.
+	Replay func(ctx context.Context, a alert.Alert) ([]alert.Alert, error)
+	// CertificateChanged hears of CAs that were added or deleted, or could not be; may be nil.
+	CertificateChanged func(ctx context.Context, name, remote string, deleted bool, failure error)
+	Feed               Feed
+	Certificates       CertificateStore
+	Routing            RoutingStore
+	DeadLetters        DeadLetterStore
+	Authentication     AuthenticationStore
+	Policies           PolicyStore
+	Network            NetworkStore
+	Throttles          ThrottleStore
+	Subscriptions      SubscriptionStore
+	Intel              IntelStore
+	Provisioning       Provisioner      // nil: there is no provisioning service
+	Now                func() time.Time // nil: time.Now
+	Logger             *slog.Logger     // nil: slog.Default()
 }
 
 // Feed is the part of [live.Feed] the API reads.
@@ -84,6 +87,20 @@ var routes = []struct {
 }{
 	{http.MethodGet, "/api/messages", (*API).messages},
 	{http.MethodGet, "/api/alerts", (*API).alerts},
+	{http.MethodGet, "/api/alerts/{id}", (*API).alert},
+	{http.MethodPost, "/api/alerts/{id}/dismiss", (*API).dismissAlert},
+	{http.MethodPost, "/api/alerts/{id}/resolve", (*API).resolveAlert},
+	{http.MethodPost, "/api/alerts/{id}/suppress", (*API).suppressAlert},
+	{http.MethodPost, "/api/alerts/{id}/replay", (*API).replayAlert},
+	{http.MethodGet, "/api/alert-types", (*API).alertTypes},
+	{http.MethodGet, "/api/suppressions", (*API).suppressions},
+	{http.MethodPost, "/api/suppressions", (*API).addSuppression},
+	{http.MethodDelete, "/api/suppressions/{id}", (*API).deleteSuppression},
+	{http.MethodGet, "/api/security-events", (*API).securityEvents},
+	{http.MethodGet, "/api/security-groups", (*API).securityGroups},
+	{http.MethodGet, "/api/security-groups/{name}", (*API).securityGroup},
+	{http.MethodPut, "/api/security-groups/{name}", (*API).putSecurityGroup},
+	{http.MethodDelete, "/api/security-groups/{name}", (*API).deleteSecurityGroup},
 	{http.MethodGet, "/api/certificates", (*API).certificates},
 	{http.MethodPut, "/api/certificates/{name}", (*API).putCertificate},
 	{http.MethodDelete, "/api/certificates/{name}", (*API).deleteCertificate},
@@ -108,6 +125,15 @@ var routes = []struct {
 	{http.MethodGet, "/api/event-subscriptions/{name}", (*API).subscription},
 	{http.MethodPut, "/api/event-subscriptions/{name}", (*API).putSubscription},
 	{http.MethodDelete, "/api/event-subscriptions/{name}", (*API).deleteSubscription},
+	{http.MethodGet, "/api/intel/feeds", (*API).intelFeeds},
+	{http.MethodGet, "/api/intel/feeds/{name}", (*API).intelFeed},
+	{http.MethodPut, "/api/intel/feeds/{name}", (*API).putIntelFeed},
+	{http.MethodDelete, "/api/intel/feeds/{name}", (*API).deleteIntelFeed},
+	{http.MethodPost, "/api/intel/feeds/{name}/refresh", (*API).refreshIntelFeed},
+	{http.MethodGet, "/api/intel/lookup", (*API).intelLookup},
+	{http.MethodGet, "/api/intel/exemptions", (*API).intelExemptions},
+	{http.MethodPut, "/api/intel/exemptions", (*API).putIntelExemption},
+	{http.MethodDelete, "/api/intel/exemptions", (*API).deleteIntelExemption},
 	{http.MethodGet, "/api/provisioning", provisioning((*API).provisioningService)},
 	{http.MethodGet, "/api/provisioning/hubs", provisioning((*API).linkedHubs)},
 	{http.MethodPut, "/api/provisioning/hubs/{host}", provisioning((*API).linkHub)},
@@ -122,9 +148,9 @@ var routes = []struct {
 
 // New returns an API.
 func New(cfg Config) (*API, error) {
-	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
-		cfg.Policies == nil || cfg.Network == nil || cfg.Throttles == nil || cfg.Subscriptions == nil {
-		return nil, errors.New("api: Token, Alerts, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Throttles and Subscriptions are required")
+	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
+		cfg.Policies == nil || cfg.Network == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
+		return nil, errors.New("api: Token, Alerts, Events, Groups, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Throttles, Subscriptions and Intel are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -25,6 +25,8 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/group"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/telemetry"
 	"github.com/vauban-iot/vauban/internal/secret"
@@ -75,11 +77,68 @@ type alerts struct {
 	list  []alert.Alert
 	err   error
 	asked alert.Filter
+
+	verdicts     []alert.Verdict
+	suppressions []alert.Suppression
+	events       []record.Event
+	wanted       record.Filter
 }
 
 func (s *alerts) Alerts(_ context.Context, f alert.Filter) ([]alert.Alert, error) {
 	s.asked = f
 	return s.list, s.err
+}
+
+func (s *alerts) Alert(_ context.Context, id string) (alert.Alert, error) {
+	for _, a := range s.list {
+		if a.ID == id {
+			return a, s.err
+		}
+	}
+	return alert.Alert{}, fault.New(fault.NotFound, "alert %s does not exist", id)
+}
+
+func (s *alerts) Judge(ctx context.Context, id string, v alert.Verdict) (alert.Alert, error) {
+	a, err := s.Alert(ctx, id)
+	if err == nil {
+		a.Status, a.StatusBy, a.Comment = v.Status, v.By, v.Comment
+		s.verdicts = append(s.verdicts, v)
+	}
+	return a, err
+}
+
+func (s *alerts) Suppress(_ context.Context, p alert.Suppression) (int, error) {
+	s.suppressions = append(s.suppressions, p)
+	return 3, s.err
+}
+
+func (s *alerts) Suppressions(context.Context, time.Time) ([]alert.Suppression, error) {
+	return s.suppressions, s.err
+}
+
+func (s *alerts) Unsuppress(_ context.Context, id string, _ time.Time) (int, error) {
+	for i, p := range s.suppressions {
+		if p.ID == id {
+			s.suppressions = slices.Delete(s.suppressions, i, i+1)
+			return 2, nil
+		}
+	}
+	return 0, fault.New(fault.NotFound, "suppression %s does not exist", id)
+}
+
+func (s *alerts) SecurityEvents(_ context.Context, f record.Filter) ([]record.Event, error) {
+	s.wanted = f
+	return s.events, s.err
+}
+
+// groupStore is a group.Store in memory.
+type groupStore struct{ text []byte }
+
+func (s *groupStore) Setting(context.Context, string) ([]byte, error) { return s.text, nil }
+
+func (s *groupStore) UpdateSetting(_ context.Context, _ string, change func([]byte) ([]byte, error)) (err error) {
+	s.text, err = change(s.text)
+	return err
 }
 
 // certificates is a CertificateStore in memory.
@@ -120,9 +179,19 @@ type world struct {
 	network    networkFake
 	throttles  throttleFake
 	subscribed subscriptionFake
+	intel      intelFake
 	intake     *telemetry.Intake
 	feed       *live.Feed
 	logged     bytes.Buffer
+	changed    []string
+}
+
+func (w *world) replay(_ context.Context, a alert.Alert) ([]alert.Alert, error) {
+	return []alert.Alert{{Type: a.Type, Device: a.Device}}, nil
+}
+
+func (w *world) certificateChanged(_ context.Context, name, _ string, deleted bool, failure error) {
+	w.changed = append(w.changed, fmt.Sprint(name, " ", deleted, " ", failure != nil))
 }
 
 func newWorld(t *testing.T) *world {
@@ -132,7 +201,7 @@ func newWorld(t *testing.T) *world {
 	logger := slog.New(slog.NewTextHandler(&w.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.feed = live.New(l, slog.New(slog.DiscardHandler))
 	var err error
-	w.API, err = New(Config{Token: secret.New([]byte(token)), Alerts: w.alerts, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Logger: logger})
+	w.API, err = New(Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}), Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Intel: &w.intel, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +285,7 @@ func TestAPI_RoutesAndMethods(t *testing.T) {
 		{"GET", "/api/", 404, "NotFound", ""},
 		{"GET", "/api/alert", 404, "NotFound", ""},
 		{"GET", "/API/alerts", 404, "NotFound", ""},
-		{"GET", "/api/alerts/1", 404, "NotFound", ""},
+		{"GET", "/api/alerts/1/x", 404, "NotFound", ""},
 		{"POST", "/api/alerts", 405, "MethodNotAllowed", "GET"},
 		{"HEAD", "/api/messages", 405, "MethodNotAllowed", "GET"},
 		{"DELETE", "/api/certificates", 405, "MethodNotAllowed", "GET"},

@@ -62,8 +62,9 @@ const (
 	maxRSA         = 8192 // above it every connect would cost too much
 )
 
-func (a *API) putCertificate(w http.ResponseWriter, r *http.Request) error {
+func (a *API) putCertificate(w http.ResponseWriter, r *http.Request) (err error) {
 	name := r.PathValue("name")
+	defer func() { a.certificateChanged(r, name, false, err) }()
 	if err := validName(name); err != nil {
 		return err
 	}
@@ -89,8 +90,9 @@ func (a *API) putCertificate(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, view)
 }
 
-func (a *API) deleteCertificate(w http.ResponseWriter, r *http.Request) error {
+func (a *API) deleteCertificate(w http.ResponseWriter, r *http.Request) (err error) {
 	name := r.PathValue("name")
+	defer func() { a.certificateChanged(r, name, true, err) }()
 	if err := validName(name); err != nil {
 		return err
 	}
@@ -99,6 +101,13 @@ func (a *API) deleteCertificate(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// certificateChanged tells of a change under a name that can be one.
+func (a *API) certificateChanged(r *http.Request, name string, deleted bool, failure error) {
+	if a.cfg.CertificateChanged != nil && validName(name) == nil {
+		a.cfg.CertificateChanged(r.Context(), name, r.RemoteAddr, deleted, failure)
+	}
 }
 
 // validName keeps names to what a path, a file and a terminal show alike.

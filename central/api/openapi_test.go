@@ -9,6 +9,10 @@ import (
 
 	"github.com/vauban-iot/vauban/access/ipfilter"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/group"
+	"github.com/vauban-iot/vauban/defender/intel"
+	"github.com/vauban-iot/vauban/defender/intel/feed"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/hub/eventgrid"
 )
@@ -87,8 +91,10 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 	t.Parallel()
 	paths, lists, text := outline(t, document)
 	for name, v := range map[string]any{
-		"Message": Message{}, "Dropped": Dropped{}, "Alert": alert.Alert{}, "Certificate": CertificateView{},
+		"Message": Message{}, "Dropped": Dropped{}, "Alert": alert.Alert{}, "Evidence": alert.Evidence{}, "AlertType": alert.Type{}, "Suppression": alert.Suppression{}, "Until": Until{}, "Comment": Comment{},
+		"SecurityEvent": record.Row{}, "SecurityRules": group.Rules{}, "WindowRule": group.WindowRule{}, "RangeRule": group.ThresholdRule{}, "AllowRule": group.AllowRule{}, "DenyRule": group.DenyRule{}, "Certificate": CertificateView{},
 		"Policy": Policy{}, "IPRule": ipfilter.Rule{}, "Throttles": Throttles{}, "Subscription": eventgrid.Subscription{},
+		"FeedConfig": feed.Config{}, "FeedState": feed.State{}, "Exemption": feed.Exemption{}, "Indicator": intel.Indicator{}, "Verdict": intel.Verdict{},
 		"LinkedHub": HubView{}, "Imported": dps.Imported{},
 	} {
 		prefix := "components schemas " + name + " properties "

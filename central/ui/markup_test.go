@@ -2,6 +2,7 @@ package ui
 
 import (
 	"encoding/json"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -36,8 +37,8 @@ var hostile = []string{
 // The only elements and attributes of our templates. What is not here came from elsewhere.
 var (
 	elements = strings.Fields(`html head meta title link script body a header div nav form button svg path span main footer h1 h2 h3 p
-		noscript label input table thead tbody tr th td dl dt dd time pre code bdi ol ul li section details summary strong img`)
-	attributes = strings.Fields(`lang charset name content rel type href src defer class id tabindex action method value for maxlength required autofocus hidden
+		noscript label input table thead tbody tr th td dl dt dd time pre code bdi ol ul li section details summary strong img select option`)
+	attributes = strings.Fields(`lang charset name content rel type href src defer class id tabindex action method value selected for maxlength required autofocus hidden
 		autocomplete autocapitalize spellcheck role scope datetime viewbox width height fill d focusable alt data-stream data-region data-v data-list data-key
 		data-label data-news data-live data-live-text data-pause data-say data-filter data-messages data-messages-empty data-lost
 		aria-label aria-labelledby aria-current aria-hidden aria-describedby`)
@@ -93,12 +94,13 @@ func TestMarkup_WhatDevicesChooseStaysText(t *testing.T) {
 		section := json.RawMessage(value)
 		w.hub.put(d, twin.Twin{Desired: section, Reported: section, Tags: section, ModelID: h})
 		a := alert.Alert{
+			ID: h, Group: h, Comment: h, StatusBy: h, Status: alert.Resolved, Evidence: []alert.Evidence{{Event: h, Details: value}},
 			Device: h, Module: h, Type: h, Severity: alert.Severity(h), Title: h, Description: h, Indicator: h, Source: h,
 			Local: h, Remote: h, Protocol: h, Direction: h, Count: 1, FirstSeen: time.Now(), LastSeen: time.Now(),
 		}
 		w.alerts.raise(a)
 
-		texts := map[string]string{"devices": w.page(t, "/console/devices"), "alerts": w.page(t, "/console/alerts")}
+		texts := map[string]string{"devices": w.page(t, "/console/devices"), "alerts": w.page(t, "/console/alerts"), "alert": w.page(t, "/console/alert?"+url.Values{"id": {h}}.Encode())}
 		s, err := w.deviceScreen(h)(t.Context())
 		if err != nil {
 			t.Fatal(err)

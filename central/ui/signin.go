@@ -87,7 +87,7 @@ func safeNext(next string) string {
 		return devicesPath
 	}
 	switch u.Path {
-	case devicesPath, devicePath, alertsPath:
+	case devicesPath, devicePath, alertsPath, alertPath:
 		return next
 	}
 	return devicesPath

@@ -64,7 +64,7 @@ func TestSignIn_FromAnotherSiteIsRefused(t *testing.T) {
 	} {
 		w := newWorld(t)
 		cookie := w.cookie(t)
-		for _, target := range []string{"/console/sign-in", "/console/sign-out"} {
+		for _, target := range []string{"/console/sign-in", "/console/sign-out", "/console/alert"} {
 			if rec := w.ask("POST", target, signInForm("admin", password), with(cookie), change); rec.Code != 403 || len(rec.Result().Cookies()) != 0 {
 				t.Errorf("%s: %s answered %d, want 403", name, target, rec.Code)
 			}

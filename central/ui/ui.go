@@ -50,9 +50,12 @@ type Devices interface {
 	Twin(ctx context.Context, id iot.ID) (registry.Identity, twin.Twin, error)
 }
 
-// Alerts is the part of [alert.Store] the console reads.
+// Alerts is the part of [alert.Store] the console needs.
 type Alerts interface {
 	Alerts(ctx context.Context, f alert.Filter) ([]alert.Alert, error)
+	Alert(ctx context.Context, id string) (alert.Alert, error)
+	Judge(ctx context.Context, id string, v alert.Verdict) (alert.Alert, error)
+	Suppress(ctx context.Context, s alert.Suppression) (hidden int, err error)
 }
 
 // Feed is the part of [live.Feed] the console reads.
@@ -111,6 +114,8 @@ func New(cfg Config) (*Console, error) {
 	mux.Handle("GET "+devicePath+"/stream", c.live(c.deviceStream))
 	mux.Handle("GET "+alertsPath, c.page(c.alertsPage))
 	mux.Handle("GET "+alertsPath+"/stream", c.live(c.alertsStream))
+	mux.Handle("GET "+alertPath, c.page(c.alertPage))
+	mux.Handle("POST "+alertPath, c.page(c.judgeAlert))
 	mux.Handle("GET /", c.do(func(http.ResponseWriter, *http.Request) error {
 		return fault.New(fault.NotFound, "There is no such page.")
 	}))
@@ -123,6 +128,7 @@ const (
 	devicesPath = "/console/devices"
 	devicePath  = "/console/device"
 	alertsPath  = "/console/alerts"
+	alertPath   = "/console/alert"
 	signInPath  = "/console/sign-in"
 )
 
@@ -199,14 +205,16 @@ func (c *Console) live(a signedIn) http.Handler {
 
 // statuses of the failures the console's own code gives and its stores may give; the others are our defects.
 var statuses = map[fault.Kind]int{
-	fault.Invalid:      http.StatusBadRequest,
-	fault.Malformed:    http.StatusBadRequest,
-	fault.Unauthorized: http.StatusUnauthorized,
-	fault.NotFound:     http.StatusNotFound,
-	fault.TooLarge:     http.StatusRequestEntityTooLarge,
-	fault.Throttled:    http.StatusTooManyRequests,
-	fault.Unavailable:  http.StatusServiceUnavailable,
-	fault.Timeout:      http.StatusGatewayTimeout,
+	fault.Invalid:            http.StatusBadRequest,
+	fault.Malformed:          http.StatusBadRequest,
+	fault.Unauthorized:       http.StatusUnauthorized,
+	fault.NotFound:           http.StatusNotFound,
+	fault.QuotaExceeded:      http.StatusForbidden,
+	fault.PreconditionFailed: http.StatusPreconditionFailed,
+	fault.TooLarge:           http.StatusRequestEntityTooLarge,
+	fault.Throttled:          http.StatusTooManyRequests,
+	fault.Unavailable:        http.StatusServiceUnavailable,
+	fault.Timeout:            http.StatusGatewayTimeout,
 }
 
 func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -105,6 +105,8 @@ func (h *hub) Statistics(context.Context) (registry.Statistics, error) {
 type alerts struct {
 	mu   sync.Mutex
 	list []alert.Alert
+
+	suppressions []alert.Suppression
 }
 
 func (s *alerts) raise(a alert.Alert) {
@@ -112,6 +114,40 @@ func (s *alerts) raise(a alert.Alert) {
 	defer s.mu.Unlock()
 	a.Sequence = uint64(len(s.list) + 1)
 	s.list = append([]alert.Alert{a}, s.list...)
+}
+
+func (s *alerts) Alert(_ context.Context, id string) (alert.Alert, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.list {
+		if a.ID == id {
+			a.Explain()
+			return a, nil
+		}
+	}
+	return alert.Alert{}, fault.New(fault.NotFound, "alert %s does not exist", id)
+}
+
+func (s *alerts) Judge(_ context.Context, id string, v alert.Verdict) (alert.Alert, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.list {
+		if a := &s.list[i]; a.ID == id {
+			if a.Status == alert.Dismissed {
+				return *a, fault.New(fault.PreconditionFailed, "it is dismissed")
+			}
+			a.Status, a.StatusBy, a.Comment, a.StatusTime = v.Status, v.By, v.Comment, v.Time
+			return *a, nil
+		}
+	}
+	return alert.Alert{}, fault.New(fault.NotFound, "alert %s does not exist", id)
+}
+
+func (s *alerts) Suppress(_ context.Context, p alert.Suppression) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.suppressions = append(s.suppressions, p)
+	return 1, nil
 }
 
 func (s *alerts) Alerts(_ context.Context, f alert.Filter) ([]alert.Alert, error) {
@@ -305,7 +341,7 @@ func text(t testing.TB, page string) string {
 	}
 }
 
-var pagesOfConsole = []string{"/console/devices", "/console/device?id=lamp", "/console/alerts"}
+var pagesOfConsole = []string{"/console/devices", "/console/device?id=lamp", "/console/alerts", "/console/alerts?status=open"}
 
 func TestConsole_StrangersSeeNothing(t *testing.T) {
 	t.Parallel()
@@ -484,7 +520,7 @@ func TestDevice_Page(t *testing.T) {
 		Desired: json.RawMessage(`{"interval":5}`), DesiredVersion: 3, Reported: json.RawMessage(`{"a":{"b":1.50}}`), ReportedVersion: 7, ModelID: "dtmi:example:lamp;1",
 	})
 	w.alerts.raise(alert.Alert{Device: "another", Title: "Not this one", Severity: alert.High})
-	w.alerts.raise(alert.Alert{Device: "lamp", Title: "This one", Severity: alert.High, Count: 2, Indicator: "203.0.113.0/24", Source: "x.txt:4"})
+	w.alerts.raise(alert.Alert{Type: alert.TiConnection, Device: "lamp", Title: "This one", Severity: alert.High, Count: 2, Indicator: "203.0.113.0/24", Source: "x.txt:4"})
 	page := w.page(t, "/console/device?id=lamp")
 	got := html.UnescapeString(text(t, page))
 	for _, s := range []string{`{ "interval": 5 }`, `{ "a": { "b": 1.50 } }`, "Version 3", "Version 7", "dtmi:example:lamp;1", "This one", "2 flows", "203.0.113.0/24", "x.txt:4", "vauban monitor --device lamp"} {
@@ -499,6 +535,59 @@ func TestDevice_Page(t *testing.T) {
 	}
 	if !strings.Contains(page, `data-stream="/console/device/stream?id=lamp"`) {
 		t.Error("the page names no stream")
+	}
+}
+
+func TestAlerts_AreJudged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.alerts.raise(alert.Alert{ID: "a1", Type: alert.TiConnection, Device: "lamp", Title: "This one", Severity: alert.High, Indicator: "203.0.113.5", Evidence: []alert.Evidence{{Event: "NetworkActivity", Details: []byte(`{"remote_address":"203.0.113.5"}`)}}})
+	page := text(t, w.page(t, "/console/alert?id=a1"))
+	for _, want := range []string{"Open", "NetworkActivity", "203.0.113.5", "T0885", "Command and Control", "block the address", "Dismiss for good"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q: %s", want, page)
+		}
+	}
+	c := w.cookie(t)
+	for name, tc := range map[string]struct {
+		form   url.Values
+		status int
+	}{
+		"an unknown alert": {url.Values{"id": {"a2"}, "do": {"dismiss"}}, 404},
+		"nothing to do":    {url.Values{"id": {"a1"}}, 400},
+		"no time":          {url.Values{"id": {"a1"}, "do": {"suppress"}, "hours": {"9"}}, 400},
+		"a long comment":   {url.Values{"id": {"a1"}, "do": {"dismiss"}, "comment": {strings.Repeat("x", 1500)}}, 400},
+	} {
+		if rec := w.ask("POST", "/console/alert", tc.form.Encode(), with(c)); rec.Code != tc.status {
+			t.Errorf("%s: %d", name, rec.Code)
+		}
+	}
+	if rec := w.ask("POST", "/console/alert", url.Values{"id": {"a1"}, "do": {"dismiss"}}.Encode()); rec.Code != 303 || !strings.HasPrefix(rec.Header().Get("Location"), "/console/sign-in") {
+		t.Errorf("a stranger: %d", rec.Code)
+	}
+	if a, _ := w.alerts.Alert(t.Context(), "a1"); a.Status != "" {
+		t.Errorf("a refused form changed it: %+v", a)
+	}
+	post := func(form url.Values) {
+		t.Helper()
+		rec := w.ask("POST", "/console/alert", form.Encode(), with(c))
+		if rec.Code != 303 || rec.Header().Get("Location") != "/console/alert?id=a1" {
+			t.Errorf("%v: %d %s", form, rec.Code, rec.Body)
+		}
+	}
+	post(url.Values{"id": {"a1"}, "do": {"suppress"}, "hours": {"24"}, "comment": {"works"}})
+	if p := w.alerts.suppressions[0]; p.Type != alert.TiConnection || p.Device != "lamp" || p.Indicator != "203.0.113.5" || p.Reason != "works" || p.By != "admin" ||
+		p.Expires.Sub(p.Created) != 24*time.Hour || p.Check(p.Created) != nil {
+		t.Errorf("suppressed %+v", p)
+	}
+	post(url.Values{"id": {"a1"}, "do": {"resolve"}})
+	post(url.Values{"id": {"a1"}, "do": {"dismiss"}, "comment": {"known"}})
+	page = text(t, w.page(t, "/console/alert?id=a1"))
+	if !strings.Contains(page, "Dismissed") || !strings.Contains(page, "known") || strings.Contains(page, "Dismiss for good") {
+		t.Errorf("afterwards: %s", page)
+	}
+	if !strings.Contains(w.logged.String(), `msg="alert judged" audit=true what=dismiss alert=a1`) {
+		t.Error("the audit has no record")
 	}
 }
 

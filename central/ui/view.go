@@ -67,6 +67,8 @@ func newDeviceView(d registry.Identity) deviceView {
 
 // alertView is an alert as lists show it.
 type alertView struct {
+	ID                           string
+	Status                       string // empty: open
 	Severity, Title, Description string
 	High                         bool
 	Device, Module               string
@@ -80,9 +82,10 @@ type alertView struct {
 
 func newAlertView(a alert.Alert, link bool) alertView {
 	v := alertView{
-		Severity: string(a.Severity), Title: a.Title, Description: a.Description, High: a.Severity == alert.High,
+		ID: a.ID, Status: statusNames[a.Status],
+		Severity: string(a.Severity), Title: a.Title, Description: a.Description, High: a.Severity == alert.High && statusNames[a.Status] == "",
 		Device: a.Device, Module: a.Module, Indicator: a.Indicator, Source: a.Source, Local: a.Local, Remote: a.Remote,
-		Traffic: a.Protocol, Flows: plural(a.Count, "flow"), First: newMoment(a.FirstSeen), Last: newMoment(a.LastSeen), Link: link,
+		Traffic: a.Protocol, Flows: plural(a.Count, seenWord(a)), First: newMoment(a.FirstSeen), Last: newMoment(a.LastSeen), Link: link,
 	}
 	switch a.Direction {
 	case "In":
@@ -93,12 +96,23 @@ func newAlertView(a alert.Alert, link bool) alertView {
 	return v
 }
 
+// statusNames are those of alerts that need nobody.
+var statusNames = map[alert.Status]string{alert.Dismissed: "Dismissed", alert.Resolved: "Resolved", alert.Suppressed: "Suppressed"}
+
 func alertRows(list []alert.Alert, link bool) []part {
 	rows := make([]part, len(list))
 	for i, a := range list {
 		rows[i] = newPart(strconv.FormatUint(a.Sequence, 10), newAlertView(a, link))
 	}
 	return rows
+}
+
+// seenWord is what an alert counts.
+func seenWord(a alert.Alert) string {
+	if a.Type == alert.TiConnection {
+		return "flow"
+	}
+	return "time"
 }
 
 func plural(n int, word string) string {

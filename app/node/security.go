@@ -1,0 +1,79 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vauban-iot/vauban/defender"
+	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/group"
+	"github.com/vauban-iot/vauban/defender/window"
+	"github.com/vauban-iot/vauban/hub"
+	"github.com/vauban-iot/vauban/hub/activity"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+// security is Defender beside its detector: security groups, rules over time, and what the hub itself sees.
+type security struct {
+	groups  *group.Book
+	tally   *activity.Tally
+	windows *window.Service
+	sentry  *defender.Sentry
+}
+
+func newSecurity(n *Node) (*security, error) {
+	s := &security{groups: group.NewBook(n.State), tally: new(activity.Tally)}
+	s.tally.Want() // nothing, before the rules are known
+	var err error
+	if s.sentry, err = defender.NewSentry(n.State, n.log, n.metrics); err != nil {
+		return nil, err
+	}
+	s.windows, err = window.New(window.Config{
+		Store: n.State, Settings: n.State, Groups: s.groups.Compiled, Tally: s.tally, Raise: s.sentry.Raise, Logger: n.log, Metrics: n.metrics,
+	})
+	return s, err
+}
+
+// active is defender.Config.Active.
+func (s *security) active(device string, at time.Time, connections, failedLogins int) {
+	s.tally.AddAt(device, activity.ActiveConnections, connections, at)
+	s.tally.AddAt(device, activity.FailedLocalLogins, failedLogins, at)
+}
+
+var rejections = map[hub.Rejection]struct{ kind, text string }{
+	hub.ExpiredToken:        {alert.ExpiredToken, "Device %s tried to connect with a token that its key signed and that expired."},
+	hub.InvalidToken:        {alert.InvalidToken, "Somebody tried to connect as device %s with a token that its keys did not sign."},
+	hub.CertificateMismatch: {alert.CertificateMismatch, "Somebody tried to connect as device %s with a certificate whose thumbprint is not the registered one."},
+	hub.CertificateExpired:  {alert.CertificateExpired, "Device %s tried to connect with a certificate that expired."},
+}
+
+// rejected is hub.Config.Rejected.
+func (s *security) rejected(c iot.Credentials, why hub.Rejection) {
+	r := rejections[why]
+	facts := map[string]string{"remoteAddress": c.Remote, "protocol": c.Protocol}
+	if len(c.Certificates) > 0 {
+		leaf := c.Certificates[0]
+		facts["certificateSubject"] = leaf.Subject.String()
+		facts["certificateNotAfter"] = leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	s.sentry.Seen(r.kind, c.ID, "", fmt.Sprintf(r.text, c.ID), facts, time.Now())
+}
+
+// certificateChanged is api.Config.CertificateChanged.
+func (s *security) certificateChanged(_ context.Context, name, remote string, deleted bool, failure error) {
+	kind, text := alert.CertificateAdded, "The certificate authority %s was added, whose certificates prove devices."
+	switch {
+	case deleted && failure != nil:
+		kind, text = alert.CertificateNotDeleted, "The certificate authority %s could not be deleted."
+	case deleted:
+		kind, text = alert.CertificateDeleted, "The certificate authority %s was deleted."
+	case failure != nil:
+		kind, text = alert.CertificateNotAdded, "The certificate authority %s could not be added."
+	}
+	facts := map[string]string{"certificate": name, "remoteAddress": remote}
+	if failure != nil {
+		facts["failure"] = failure.Error()
+	}
+	s.sentry.Seen(kind, iot.ID{}, name, fmt.Sprintf(text, name), facts, time.Now())
+}
