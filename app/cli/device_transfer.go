@@ -243,7 +243,7 @@ func (t *deviceTransfer) upload(in io.Reader, mode string) (lines int, err error
 				}
 			}
 		}
-		if _, err := w.Write(append(line, '\n')); err != nil {
+		if _, err := fmt.Fprintf(w, "%s\n", line); err != nil {
 			return 0, err
 		}
 	}
