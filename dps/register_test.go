@@ -187,10 +187,10 @@ func TestReply_SerialisationRules(t *testing.T) {
 func TestRegister_TransientFailureIsAnswered(t *testing.T) {
 	w := dpstest.New(t)
 	c := device(t, w, "d1", "")
-	for _, err := range []error{fault.New(fault.Unavailable, "no disk"), errors.New("a defect: key abc")} {
+	for _, err := range []error{fault.New(fault.Unavailable, "no disk"), errors.New("a defect: key sesame")} {
 		w.Hub.Fail(err)
 		r := w.Register(t.Context(), caller(t, w, c), nil)
-		if r.Status < 500 || r.RetryAfter == 0 || r.OperationID != "" || bytes.Contains(r.Body, []byte("abc")) {
+		if r.Status < 500 || r.RetryAfter == 0 || r.OperationID != "" || bytes.Contains(r.Body, []byte("sesame")) {
 			t.Errorf("%v: %d %s, retry-after %d", err, r.Status, r.Body, r.RetryAfter)
 		}
 	}

@@ -1,5 +1,0 @@
-//go:build race
-
-package intel
-
-const raceEnabled = true
