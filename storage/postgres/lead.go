@@ -10,9 +10,20 @@ import (
 // leadPeriod is how often a waiting node asks for the lead, and a leading one whether it still has it.
 const leadPeriod = 500 * time.Millisecond
 
+// allow changes how many connections there may be: whoever leads, or waits to, keeps one, and must not take it from the rest.
+func (p *pool) allow(more int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns += more
+	p.db.SetMaxOpenConns(p.conns)
+	p.db.SetMaxIdleConns(p.conns)
+}
+
 // lead implements sqlstore.Backend: the lead is an advisory lock of one connection, so it is free as soon as
 // the leader's connection is gone, however that happened.
 func (p *pool) lead(ctx context.Context, name string, run func(context.Context) error) error {
+	p.allow(1)
+	defer p.allow(-1)
 	conn, err := p.db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("store: lead %s: %w", name, err)

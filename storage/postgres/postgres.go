@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,7 @@ type Config struct {
 	URL      string         // postgres://user:password@host/database, or key=value pairs
 	Sealer   *secret.Sealer // seals keys and settings; required, the same on all nodes
 	Logger   *slog.Logger   // nil: no log
-	MaxConns int            // default is four times the processors, at least 10; 1 counts as 2
+	MaxConns int            // beside those of who leads (Lead); default is four times the processors, at least 10; 1 counts as 2
 }
 
 // Open connects and brings the tables up to date. The caller closes the store. Errors do not hold the password.
@@ -54,8 +55,7 @@ func Open(ctx context.Context, cfg Config) (*sqlstore.Store, error) {
 		conns = max(10, 4*runtime.GOMAXPROCS(0))
 	}
 	conns = max(conns, 2) // migrating takes two
-	p.db.SetMaxOpenConns(conns)
-	p.db.SetMaxIdleConns(conns)
+	p.allow(conns)
 	p.db.SetConnMaxIdleTime(5 * time.Minute)
 	if err := prepare(ctx, p.db, log); err != nil {
 		p.db.Close()
@@ -141,6 +141,9 @@ func (c conn) Query(ctx context.Context, query string, args ...any) (*sql.Rows, 
 type pool struct {
 	db     *sql.DB
 	closed atomic.Bool
+
+	mu    sync.Mutex
+	conns int // there may be
 }
 
 func (p *pool) Exec(ctx context.Context, query string, args ...any) (int64, error) {

@@ -309,3 +309,28 @@ func TestClose_LeavesNothing(t *testing.T) {
 		t.Errorf("a read after Close got %v, want unavailable", err)
 	}
 }
+
+// Who leads keeps a connection, and takes it from nobody.
+func TestLead_LeavesConnections(t *testing.T) {
+	s, err := Open(t.Context(), Config{URL: pgtest.SchemaURL(t), Sealer: storagetest.Sealer(t), MaxConns: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	var leaders, begun sync.WaitGroup
+	for _, name := range []string{"a", "b", "c", "d"} {
+		begun.Add(1)
+		leaders.Go(func() {
+			_ = s.Lead(ctx, name, func(ctx context.Context) error { begun.Done(); <-ctx.Done(); return nil }) // ends with ctx
+		})
+	}
+	begun.Wait()
+	soon, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if _, err := s.InitSetting(soon, "x", []byte("y")); err != nil {
+		t.Errorf("beside four leaders: %v", err)
+	}
+	stop()
+	leaders.Wait()
+}
