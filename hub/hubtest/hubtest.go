@@ -58,6 +58,8 @@ type Options struct {
 	Uploads func(*World) (*upload.Service, error)
 	// Blobs, when set, is where imports and exports go.
 	Blobs transfer.Blobs
+	// Vouch, when set, answers for certificates.
+	Vouch func(ctx context.Context, chain []*x509.Certificate) (bool, error)
 }
 
 // World is a hub and what it stands on.
@@ -191,7 +193,7 @@ func (w *World) start() (err error) {
 	intake := telemetry.NewIntake(w.facts, nil)
 	w.Hub, err = hub.New(hub.Config{
 		Hosts: []string{Host}, Guard: w.Guard, Registry: reg, Presence: presence, Twins: w.Store, Fleet: fleet.New(w.Store), Jobs: w.Store, Transfers: w.Store, Blobs: w.opts.Blobs, Issuer: w.Issuer, Credentials: w.Store, RenewalPause: RenewalPause, Configurations: w.Store, Mailbox: w.Store, Notices: w.Store, Uploads: uploads, Sessions: w.Store,
-		Intake: intake, Router: w.Router, Events: events, Authorities: w.authorities, Refused: w.refusals, Throttle: w.Throttle, Meter: w.meter, Activity: w.Activity, Rejected: w.reject, Now: w.Clock.Now, Logger: log,
+		Intake: intake, Router: w.Router, Events: events, Authorities: w.authorities, Vouch: w.opts.Vouch, Refused: w.refusals, Throttle: w.Throttle, Meter: w.meter, Activity: w.Activity, Rejected: w.reject, Now: w.Clock.Now, Logger: log,
 	})
 	if err != nil {
 		return err
