@@ -580,7 +580,7 @@ func TestAvro_Killed(t *testing.T) {
 		}
 	}
 	if testing.Short() {
-		t.Skip("kills processes")
+		t.Skip("kills processes; run without -short")
 	}
 	t.Parallel()
 	root := t.TempDir()

@@ -216,7 +216,7 @@ func TestClaimKnown(t *testing.T) {
 // A thousand devices are claimed at once, into a group.
 func TestClaimKnown_Many(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a thousand devices")
+		t.Skip("claims a thousand devices; run without -short")
 	}
 	t.Parallel()
 	w, ctx := newWorld(t), t.Context()

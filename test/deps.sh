@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests stand on, as far as it is missing: Debian packages (PostgreSQL,
-# Chromium, mosquitto, swtpm, Avro for Python) and the npm packages that judge Vauban. Run by `make deps`.
+# Chromium, mosquitto, swtpm, openssl, Avro for Python) and the npm packages that judge Vauban. Run by `make deps`.
 set -eu
 cd "$(dirname "$0")"
 
@@ -14,6 +14,7 @@ need mosquitto mosquitto
 need swtpm swtpm
 need node nodejs
 need npm npm
+need openssl openssl
 /usr/bin/python3 -c 'import avro' 2>/dev/null || missing="$missing python3-avro" # reads what we write
 if [ -n "$missing" ]; then
 	sudo=""

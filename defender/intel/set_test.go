@@ -365,7 +365,7 @@ func heap() uint64 {
 // Ten million indicators: memory, time of a lookup, time of an update, and readers beside it.
 func TestSet_TenMillion(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes 10 s and 600 MB")
+		t.Skip("takes 10 s and 600 MB; run without -short")
 	}
 	const n = 10_000_000
 	before := heap()

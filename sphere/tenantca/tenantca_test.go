@@ -108,7 +108,7 @@ func second[T any](_ T, err error) error { return err }
 func TestOpenSSL(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("openssl is not installed")
+		t.Fatalf("%v; make deps installs it", err)
 	}
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {

@@ -710,7 +710,7 @@ func TestManager_MISP(t *testing.T) {
 // Ten million lines, of which some are broken, through HTTP, the store and another server.
 func TestManager_TenMillionLines(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes 30 s and 1 GB")
+		t.Skip("takes 30 s and 1 GB; run without -short")
 	}
 	b, s := newBench(t), serve(t)
 	const n, every = 10_000_000, 1000
