@@ -430,27 +430,33 @@ func TestSet_TenMillion(t *testing.T) {
 // The target is 50 ns for unlisted at 10 million (DEF-31):
 //
 //	go test ./defender/intel -run '^$' -bench Set_Match
+// Ten million indicators, as defender §8 DEF-31 asks: what is not listed is to take 50 ns at most. Addresses are asked for at random, so that none is still in a
+// cache; they are kept as numbers, which are read faster than they are looked up.
 func BenchmarkSet_Match(b *testing.B) {
 	for _, n := range []int{1_000_000, 10_000_000} {
 		s := NewSet(random(n, "1").Block(), randomPrefixes(10_000))
+		now := time.Now()
+		listed, unlisted := make([]uint32, 1<<16), make([]uint32, 1<<16)
 		r := rand.New(rand.NewPCG(1, 2))
-		listed := make([]netip.AddrPort, 1<<16)
-		unlisted := make([]netip.AddrPort, 1<<16)
 		for i := range listed {
-			listed[i] = netip.AddrPortFrom(address(r.Uint32()), 1)
+			listed[i] = r.Uint32()
 		}
 		r = rand.New(rand.NewPCG(3, 4))
 		for i := range unlisted {
-			unlisted[i] = netip.AddrPortFrom(address(r.Uint32()), 1)
+			for { // the prefixes hold one address in thirty
+				unlisted[i] = r.Uint32()
+				if _, ok := s.Match(netip.AddrPortFrom(address(unlisted[i]), 1), now); !ok {
+					break
+				}
+			}
 		}
-		now := time.Now()
 		for _, bb := range []struct {
 			name string
-			q    []netip.AddrPort
+			q    []uint32
 		}{{"listed", listed}, {"unlisted", unlisted}} {
 			b.Run(fmt.Sprintf("%s/%dM", bb.name, n/1_000_000), func(b *testing.B) {
 				for i := 0; b.Loop(); i++ {
-					s.Match(bb.q[i&(1<<16-1)], now)
+					s.Match(netip.AddrPortFrom(address(bb.q[i&(1<<16-1)]), 1), now)
 				}
 			})
 		}
