@@ -25,7 +25,7 @@ var strata = [][]string{
 	{"internal", "wire", "fault"},
 	{"iot", "bus", "config"},
 	{"access", "pki"},
-	{"hub", "dps", "sphere", "defender"},
+	{"hub", "dps", "sphere", "defender", "agent"},
 	{"bus/diskbus", "bus/natsbus", "storage", "head", "sink", "sdk", "sim"},
 	{"central"},
 	{"app"},
