@@ -23,10 +23,11 @@ import (
 type proof struct {
 	identity registry.Identity
 	method   string
-	expires  time.Time // zero: does not
-	own      bool      // it was the identity's own credential, not that of a policy or of a device above
-	vouched  bool      // by a certificate that somebody else answers for (Config.Vouch)
-	above    []iot.ID  // of a connection on behalf of another: the devices on the way up, which must be enabled
+	expires  time.Time      // zero: does not
+	own      bool           // it was the identity's own credential, not that of a policy or of a device above
+	vouched  bool           // by a certificate that somebody else answers for (Config.Vouch)
+	above    []iot.ID       // of a connection on behalf of another: the devices on the way up, which must be enabled
+	level    registry.Level // the greatest of the device's containment and of those above
 }
 
 // authenticate follows the order of hub-device §6.1. Every failure but a disabled
@@ -60,6 +61,7 @@ func (h *Hub) authenticate(ctx context.Context, c iot.Credentials) (proof, error
 	if d.Status == registry.Disabled {
 		return proof{}, errDisabled
 	}
+	p.level = d.Containment
 	above := p.above
 	if c.ID.Module != "" && above == nil { // a module has no status of its own
 		above = []iot.ID{{Device: c.ID.Device}}
@@ -70,7 +72,13 @@ func (h *Hub) authenticate(ctx context.Context, c iot.Credentials) (proof, error
 			return proof{}, err
 		case link.Status == registry.Disabled:
 			return proof{}, errDisabled
+		default:
+			p.level = max(p.level, link.Containment)
 		}
+	}
+	if p.level == registry.Cut {
+		h.observed(p.level, c.ID, "was refused", "remote", c.Remote)
+		return proof{}, errContained
 	}
 	return p, nil
 }

@@ -18,6 +18,9 @@ func (s *session) RequestCertificate(ctx context.Context, requestID string, body
 		return iot.CertificateOperation{}, errNoIssuer
 	}
 	s.activity.Store(s.hub.now().UnixMicro())
+	if err := s.barred("asks for a certificate"); err != nil {
+		return iot.CertificateOperation{}, err
+	}
 	return s.hub.credentials.Begin(ctx, s.caller(), requestID, body, answered)
 }
 
@@ -71,7 +74,7 @@ func (s *session) check(ctx context.Context) (registry.Identity, error) {
 	case err != nil:
 		return d, err
 	}
-	return d, h.admit(ctx, s.id)
+	return d, h.admit(ctx, s.id, registry.Level(s.level.Load()))
 }
 
 // errVouched keeps a certificate of a day from becoming one of months, of which who issued the first would know nothing.

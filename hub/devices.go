@@ -218,8 +218,11 @@ func (h *Hub) invoke(ctx context.Context, id iot.ID, m command.Method) (command.
 	now.ConnectTimeout = 0
 	res, err := h.cfg.Router.Invoke(ctx, id, now)
 	if fault.Is(err, fault.NotOnline) {
-		if _, err := h.cfg.Registry.Identity(ctx, id); err != nil {
+		switch d, err := h.cfg.Registry.Identity(ctx, id); {
+		case err != nil:
 			return command.Result{}, err
+		case held(d.Containment):
+			return command.Result{}, fault.New(fault.NotOnline, "the device is contained (%s): nothing reaches it until its operator releases it", d.Containment)
 		}
 		if m.ConnectTimeout > 0 {
 			res, err = h.cfg.Router.Invoke(ctx, id, m)

@@ -168,6 +168,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-beat.C:
 			h.keepNode(ctx)
 			h.dropOrphans(ctx)
+			h.watch(ctx)
 		case <-activity.C:
 			h.saveActivity(ctx)
 		case <-expiry.C:

@@ -36,8 +36,8 @@ func (h *Hub) disconnect(ctx context.Context, ids []iot.ID, kind fault.Kind, rea
 }
 
 // admit reports why id may not have a session, beside its proof: fault.Unauthorized when it, or its device, is gone,
-// and fault.Disabled.
-func (h *Hub) admit(ctx context.Context, id iot.ID) error {
+// fault.Disabled, and fault.Unavailable when its device is held back more than level, which its proof found.
+func (h *Hub) admit(ctx context.Context, id iot.ID, level registry.Level) error {
 	d, err := h.cfg.Registry.Identity(ctx, id)
 	if err == nil && id.Module != "" { // a module has no status of its own
 		d, err = h.cfg.Registry.Identity(ctx, iot.ID{Device: id.Device})
@@ -49,6 +49,8 @@ func (h *Hub) admit(ctx context.Context, id iot.ID) error {
 		return err
 	case d.Status == registry.Disabled:
 		return errDisabled
+	case held(d.Containment) && d.Containment > level:
+		return fault.New(fault.Unavailable, "the device's containment changed while it connected")
 	}
 	return nil
 }

@@ -32,7 +32,8 @@ type session struct {
 	vouched    bool                // see proof
 	shown      []*x509.Certificate // that the connection was made with; nil: a token
 	remote     string
-	expiry     *time.Timer // closes the link when its token is too old; nil for certificates
+	level      atomic.Uint32 // registry.Level, see barred
+	expiry     *time.Timer   // closes the link when its token is too old; nil for certificates
 
 	activity atomic.Int64 // microseconds since 1970 of the last message not yet saved; 0: none
 }
@@ -59,8 +60,13 @@ func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, 
 		hub: h, id: c.ID, link: link, persistent: !want.Clean, modelID: c.ModelID,
 		generation: p.identity.Generation, authMethod: p.method, above: p.above, own: p.own, vouched: p.vouched, remote: c.Remote,
 	}
+	s.level.Store(uint32(p.level))
 	if c.Token == "" {
 		s.shown = c.Certificates
+	}
+	h.observed(p.level, c.ID, "connects", "remote", c.Remote)
+	if held(p.level) {
+		s.modelID = "" // it is written to the twin
 	}
 	if err := h.announceModel(ctx, s); err != nil {
 		return iot.Opened{}, err
@@ -95,7 +101,7 @@ func (s *session) open(ctx context.Context, want iot.Opening) (opened iot.Opened
 	h := s.hub
 	// From here on a change of the identity reaches the link. One that came before may have
 	// been missed between the proof and the route.
-	if err := h.admit(ctx, s.id); err != nil {
+	if err := h.admit(ctx, s.id, registry.Level(s.level.Load())); err != nil {
 		return opened, err
 	}
 	if s.vouched {
@@ -161,6 +167,9 @@ func (s *session) Telemetry(m *iot.Message, ack iot.Acker, token uint64) {
 func (s *session) Twin(ctx context.Context) ([]byte, error) {
 	h := s.hub
 	s.activity.Store(h.now().UnixMicro())
+	if err := s.barred("reads its twin"); err != nil {
+		return nil, err
+	}
 	var t twin.Twin
 	err := h.cfg.Throttle.Wait(ctx, throttle.TwinReads, 1)
 	if err == nil {
@@ -179,6 +188,9 @@ func (s *session) Twin(ctx context.Context) ([]byte, error) {
 // PatchReported implements iot.Session.
 func (s *session) PatchReported(ctx context.Context, patch []byte, base int64) (int64, error) {
 	h := s.hub
+	if err := s.barred("writes its twin"); err != nil {
+		return 0, err
+	}
 	var version int64
 	err := h.cfg.Throttle.Wait(ctx, throttle.TwinUpdates, 1)
 	if err == nil {
@@ -207,7 +219,12 @@ func (s *session) patchReported(ctx context.Context, patch []byte, base int64) (
 }
 
 // Listen implements iot.Session.
-func (s *session) Listen(f iot.Feature) { s.route.Listen(f) }
+func (s *session) Listen(f iot.Feature) {
+	if held(registry.Level(s.level.Load())) {
+		f = 0
+	}
+	s.route.Listen(f)
+}
 
 // mailLock is how long an unsettled message stays hidden (hub-device §7). The messages of
 // a session that ends are released at once.
@@ -220,6 +237,9 @@ func (s *session) Mail(ctx context.Context, n int) ([]iot.Mail, error) {
 	defer lock.RUnlock()
 	if !s.route.Current() {
 		return nil, nil // the messages are for the session that took over
+	}
+	if held(registry.Level(s.level.Load())) {
+		return nil, nil // they wait
 	}
 	now := s.hub.now()
 	return s.hub.cfg.Mailbox.Lock(ctx, s.id, n, now, now.Add(mailLock))

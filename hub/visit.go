@@ -10,6 +10,7 @@ import (
 	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/meter"
+	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/throttle"
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/iot"
@@ -21,6 +22,7 @@ type visit struct {
 	id         iot.ID
 	generation string
 	authMethod string
+	level      registry.Level
 }
 
 var _ iot.Visit = (*visit)(nil)
@@ -31,7 +33,8 @@ func (h *Hub) Visit(ctx context.Context, c iot.Credentials) (iot.Visit, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &visit{hub: h, id: c.ID, generation: p.identity.Generation, authMethod: p.method}
+	v := &visit{hub: h, id: c.ID, generation: p.identity.Generation, authMethod: p.method, level: p.level}
+	h.observed(p.level, c.ID, "calls", "remote", c.Remote)
 	h.visited(c.ID)
 	return v, nil
 }
@@ -90,6 +93,9 @@ func (v *visit) Telemetry(ctx context.Context, ms []iot.Message) error {
 
 // Receive implements iot.Visit.
 func (v *visit) Receive(ctx context.Context, lock time.Duration) (iot.Mail, bool, error) {
+	if err := v.barred("asks for a message"); err != nil {
+		return iot.Mail{}, false, err
+	}
 	if err := v.hub.cfg.Throttle.Wait(ctx, throttle.Receives, 1); err != nil {
 		return iot.Mail{}, false, err
 	}
@@ -103,6 +109,9 @@ func (v *visit) Receive(ctx context.Context, lock time.Duration) (iot.Mail, bool
 
 // Settle implements iot.Visit.
 func (v *visit) Settle(ctx context.Context, lockToken string, how iot.Settlement) error {
+	if err := v.barred("settles a message"); err != nil {
+		return err
+	}
 	err := v.hub.cfg.Mailbox.Settle(ctx, v.id, lockToken, how, maxDelivery, v.hub.now())
 	if err != nil {
 		return err
@@ -123,6 +132,9 @@ func (v *visit) Settle(ctx context.Context, lockToken string, how iot.Settlement
 
 // BeginUpload implements iot.Visit.
 func (v *visit) BeginUpload(ctx context.Context, name string) (iot.Upload, error) {
+	if err := v.barred("uploads a file"); err != nil {
+		return iot.Upload{}, err
+	}
 	if v.hub.cfg.Uploads == nil {
 		return iot.Upload{}, upload.ErrNoStorage
 	}
@@ -147,11 +159,15 @@ func (v *visit) EndUpload(ctx context.Context, correlationID string, success boo
 // InvokeFrom calls a direct method for a module: of its own device and of its device's other modules,
 // and of the devices below an edge device. Other targets are fault.NotFound, as if they were not there.
 func (h *Hub) InvokeFrom(ctx context.Context, caller, target iot.ID, m command.Method) (command.Result, error) {
+	from, err := h.cfg.Registry.Identity(ctx, iot.ID{Device: caller.Device})
+	if err != nil {
+		return command.Result{}, err
+	}
+	h.observed(from.Containment, caller, "calls another", "target", target.String(), "refused", held(from.Containment))
+	if held(from.Containment) {
+		return command.Result{}, errContained
+	}
 	if target.Device != caller.Device {
-		from, err := h.cfg.Registry.Identity(ctx, iot.ID{Device: caller.Device})
-		if err != nil {
-			return command.Result{}, err
-		}
 		to, err := h.cfg.Registry.Identity(ctx, iot.ID{Device: target.Device})
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return command.Result{}, err

@@ -1,5 +1,5 @@
 // Package api is the operator's JSON API under /api: live messages, alerts, the CAs that
-// prove devices, which tokens are refused, where messages are routed, feeds of threat intelligence, and what provisioning needs beside enrollments. The command line uses it, and so may scripts; api/openapi/central.yaml describes
+// prove devices, which tokens are refused, which devices are held back, where messages are routed, feeds of threat intelligence, and what provisioning needs beside enrollments. The command line uses it, and so may scripts; api/openapi/central.yaml describes
 // it for them.
 //
 // Every request carries the installation's token as Authorization: Bearer. Whoever holds it may
@@ -41,6 +41,7 @@ type Config struct {
 	Authentication     AuthenticationStore
 	Policies           PolicyStore
 	Network            NetworkStore
+	Containment        ContainmentStore
 	Throttles          ThrottleStore
 	Subscriptions      SubscriptionStore
 	Intel              IntelStore
@@ -118,6 +119,11 @@ var routes = []struct {
 	{http.MethodPost, "/api/policies/{name}/rotate", (*API).rotatePolicy},
 	{http.MethodGet, "/api/network", (*API).network},
 	{http.MethodPut, "/api/network", (*API).putNetwork},
+	{http.MethodGet, "/api/containment", (*API).contained},
+	{http.MethodGet, "/api/containment/{device}", (*API).containment},
+	{http.MethodPut, "/api/containment/{device}", (*API).contain},
+	{http.MethodGet, "/api/containment/{device}/effect", (*API).containmentEffect},
+	{http.MethodPost, "/api/containment/{device}/undo", (*API).uncontain},
 	{http.MethodGet, "/api/throttles", (*API).throttles},
 	{http.MethodPut, "/api/throttles", (*API).putThrottles},
 	{http.MethodDelete, "/api/throttles", (*API).deleteThrottles},
@@ -149,8 +155,8 @@ var routes = []struct {
 // New returns an API.
 func New(cfg Config) (*API, error) {
 	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
-		cfg.Policies == nil || cfg.Network == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
-		return nil, errors.New("api: Token, Alerts, Events, Groups, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Throttles, Subscriptions and Intel are required")
+		cfg.Policies == nil || cfg.Network == nil || cfg.Containment == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
+		return nil, errors.New("api: Token, Alerts, Events, Groups, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Throttles, Subscriptions and Intel are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -182,6 +182,7 @@ type world struct {
 	intel      intelFake
 	intake     *telemetry.Intake
 	feed       *live.Feed
+	cfg        Config
 	logged     bytes.Buffer
 	changed    []string
 }
@@ -201,7 +202,8 @@ func newWorld(t *testing.T) *world {
 	logger := slog.New(slog.NewTextHandler(&w.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.feed = live.New(l, slog.New(slog.DiscardHandler))
 	var err error
-	w.API, err = New(Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}), Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Intel: &w.intel, Logger: logger})
+	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}), Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Intel: &w.intel, Logger: logger}
+	w.API, err = New(w.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/hub/eventgrid"
+	"github.com/vauban-iot/vauban/hub/registry"
 )
 
 // outline reads the mapping keys of a YAML document, each with the path of keys above it, and the
@@ -93,7 +94,7 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 	for name, v := range map[string]any{
 		"Message": Message{}, "Dropped": Dropped{}, "Alert": alert.Alert{}, "Evidence": alert.Evidence{}, "AlertType": alert.Type{}, "Suppression": alert.Suppression{}, "Until": Until{}, "Comment": Comment{},
 		"SecurityEvent": record.Row{}, "SecurityRules": group.Rules{}, "WindowRule": group.WindowRule{}, "RangeRule": group.ThresholdRule{}, "AllowRule": group.AllowRule{}, "DenyRule": group.DenyRule{}, "Certificate": CertificateView{},
-		"Policy": Policy{}, "IPRule": ipfilter.Rule{}, "Throttles": Throttles{}, "Subscription": eventgrid.Subscription{},
+		"Policy": Policy{}, "IPRule": ipfilter.Rule{}, "Throttles": Throttles{}, "Containment": registry.Containment{}, "ContainmentPage": ContainmentPage{}, "ContainmentEffect": registry.Effect{}, "Subscription": eventgrid.Subscription{},
 		"FeedConfig": feed.Config{}, "FeedState": feed.State{}, "Exemption": feed.Exemption{}, "Indicator": intel.Indicator{}, "Verdict": intel.Verdict{},
 		"LinkedHub": HubView{}, "Imported": dps.Imported{},
 	} {

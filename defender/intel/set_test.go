@@ -430,6 +430,7 @@ func TestSet_TenMillion(t *testing.T) {
 // The target is 50 ns for unlisted at 10 million (DEF-31):
 //
 //	go test ./defender/intel -run '^$' -bench Set_Match
+//
 // Ten million indicators, as defender §8 DEF-31 asks: what is not listed is to take 50 ns at most. Addresses are asked for at random, so that none is still in a
 // cache; they are kept as numbers, which are read faster than they are looked up.
 func BenchmarkSet_Match(b *testing.B) {

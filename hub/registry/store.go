@@ -52,6 +52,8 @@ type Identity struct {
 	Scope          string
 	ParentScopes   []string
 	ManagedBy      string // of a module: who looks after it; empty when nobody says
+	// Containment is that of the device, of a module too. Stores fill it on reads of one, and Contain writes it.
+	Containment Level
 
 	// Presence is written by sessions, never by identity updates, and leaves the ETag alone.
 	Connected      bool
@@ -96,6 +98,13 @@ type Store interface {
 	// KeepNode says that node lives at now, and marks everything disconnected that is connected to nodes
 	// which said so last before dead, as ResetPresence does. It returns those nodes, and forgets them.
 	KeepNode(ctx context.Context, node string, now, dead time.Time, lost func(iot.ID) []iot.Message) ([]string, error)
+	// Contain reads, changes and writes the containment of a device in one transaction, as Update does for identities; fault.NotFound,
+	// and ErrTooManyContained. It goes with its device.
+	Contain(ctx context.Context, device string, change func(Containment) (Containment, error)) (Containment, error)
+	// Containment returns that of a device; fault.NotFound when there is no such device.
+	Containment(ctx context.Context, device string) (Containment, error)
+	// Contained lists devices above Free, ordered by id after the given one ("" from the start), at most limit.
+	Contained(ctx context.Context, after string, limit int) ([]Containment, error)
 	BatchStore
 }
 

@@ -20,7 +20,8 @@ const identityKeys = "identity-keys" // the purpose that seals keys of identitie
 const selectIdentity = `SELECT device, module, generation, etag, status, status_reason, status_time,
 	auth_type, auth_keys, primary_thumbprint, secondary_thumbprint, edge, scope, parent_scopes, managed_by,
 	connected, connection_time, last_activity,
-	(SELECT COUNT(*) FROM mail WHERE mail.device = identities.device AND mail.module = identities.module)
+	(SELECT COUNT(*) FROM mail WHERE mail.device = identities.device AND mail.module = identities.module),
+	COALESCE((SELECT level FROM containments WHERE containments.device = identities.device), 0)
 	FROM identities `
 
 const oneIdentity = selectIdentity + `WHERE device = $1 AND module = $2`
@@ -30,7 +31,7 @@ func (s *Store) scanIdentity(r *sql.Rows) (d registry.Identity, err error) {
 	a := &d.Authentication
 	err = r.Scan(&d.ID.Device, &d.ID.Module, &d.Generation, &d.ETag, &d.Status, &d.StatusReason, stamp{&d.StatusTime},
 		&a.Type, &keys, &a.PrimaryThumbprint, &a.SecondaryThumbprint, &d.Edge, &d.Scope, jsonText{&d.ParentScopes}, &d.ManagedBy,
-		&d.Connected, stamp{&d.ConnectionTime}, stamp{&d.LastActivity}, &d.Pending)
+		&d.Connected, stamp{&d.ConnectionTime}, stamp{&d.LastActivity}, &d.Pending, &d.Containment)
 	if err != nil {
 		return d, err
 	}

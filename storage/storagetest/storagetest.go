@@ -75,6 +75,7 @@ type Open func(t testing.TB) Store
 // All runs the whole contract.
 func All(t *testing.T, open Open) {
 	t.Run("Registry", func(t *testing.T) { Registry(t, open) })
+	t.Run("Containment", func(t *testing.T) { Containment(t, open) })
 	t.Run("Twins", func(t *testing.T) { Twins(t, open) })
 	t.Run("Fleet", func(t *testing.T) { Fleet(t, open) })
 	t.Run("Configurations", func(t *testing.T) { Configurations(t, open) })

@@ -1,0 +1,182 @@
+package hub_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/iot"
+)
+
+// What each level refuses, and what it lets through, over a session and over single calls.
+func TestContain_Levels(t *testing.T) {
+	t.Parallel()
+	for level, barred := range map[registry.Level]bool{registry.Free: false, registry.Observe: false, registry.TelemetryOnly: true} {
+		t.Run(level.String(), func(t *testing.T) {
+			t.Parallel()
+			w := memory(t)
+			d := w.Device(t, lamp)
+			if level != registry.Free {
+				if _, err := w.Contain(t.Context(), "lamp", level, "it scans", "ada"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o, _ := connect(t, w, d, iot.Opening{})
+			s := o.Session
+			s.Listen(iot.Methods)
+			want := func(what string, err error) {
+				t.Helper()
+				if barred != fault.Is(err, fault.Disabled) || !barred && err != nil {
+					t.Errorf("%s: %v, refused should be %t", what, err, barred)
+				}
+			}
+			_, err := s.Twin(t.Context())
+			want("read the twin", err)
+			_, err = s.PatchReported(t.Context(), []byte(`{"a":1}`), 0)
+			want("write the twin", err)
+			v, err := w.Visit(t.Context(), w.Credentials(d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Send(t.Context(), iot.Mail{To: lamp, Body: []byte("on")}); err != nil {
+				t.Errorf("programs may always write: %v", err)
+			}
+			if ms, err := s.Mail(t.Context(), 1); err != nil || (len(ms) == 0) != barred {
+				t.Errorf("mail over the session: %d, %v", len(ms), err)
+			}
+			_, _, err = v.Receive(t.Context(), time.Minute)
+			want("receive", err)
+			want("settle", func() error {
+				err := v.Settle(t.Context(), "0/0", iot.Completed)
+				if fault.Is(err, fault.LockLost) || fault.Is(err, fault.PreconditionFailed) {
+					return nil // the token is nobody's
+				}
+				return err
+			}())
+			if _, err := v.BeginUpload(t.Context(), "f"); fault.Is(err, fault.Disabled) != barred {
+				t.Errorf("upload: %v", err)
+			}
+			if _, err := w.InvokeFrom(t.Context(), lamp, lamp, command.Method{Name: "m", ResponseTimeout: 5 * time.Second}); fault.Is(err, fault.Disabled) != barred {
+				t.Errorf("call of another: %v", err)
+			}
+			// Telemetry passes, by both ways.
+			if err := v.Telemetry(t.Context(), []iot.Message{{Body: []byte("visit")}}); err != nil {
+				t.Errorf("telemetry of a visit: %v", err)
+			}
+			s.Telemetry(&iot.Message{Body: []byte("session")}, deaf{}, 1)
+			w.Messages(t, lamp, 2)
+			if barred {
+				_, err := w.Invoke(t.Context(), lamp, command.Method{Name: "m", ResponseTimeout: 5 * time.Second})
+				if !fault.Is(err, fault.NotOnline) || !strings.Contains(fault.Public(err), "contained") {
+					t.Errorf("a method: %v", err)
+				}
+			}
+			if n := len(w.Log.Lines(0, "contained device")); (n > 0) != (level != registry.Free) {
+				t.Errorf("%d lines about the device are logged", n)
+			}
+		})
+	}
+}
+
+func TestContain_Cut(t *testing.T) {
+	t.Parallel()
+	w := memory(t)
+	d := w.Device(t, lamp)
+	m := w.Device(t, iot.ID{Device: "lamp", Module: "m"})
+	_, device := connect(t, w, d, iot.Opening{})
+	_, module := connect(t, w, m, iot.Opening{})
+	e, err := w.ContainmentEffect(t.Context(), "lamp", registry.Cut)
+	if err != nil || !slices.Equal(e.Sessions, []string{"lamp", "lamp/m"}) || !slices.Contains(e.Refused, "connecting") || len(e.Allowed) > 0 || e.From != registry.Free {
+		t.Fatalf("the effect is %+v, %v", e, err)
+	}
+	c, err := w.Contain(t.Context(), "lamp", registry.Cut, "it scans", "ada")
+	if err != nil || c.Level != registry.Cut || c.By != "ada" || c.Reason != "it scans" || c.Before == nil {
+		t.Fatalf("containment %+v, %v", c, err)
+	}
+	for _, l := range []*link{device, module} {
+		if err := l.reason(); !fault.Is(err, fault.Disabled) {
+			t.Errorf("closed with %v", err)
+		}
+	}
+	for _, id := range []registry.Identity{d, m} {
+		if _, err := w.Connect(t.Context(), w.Credentials(id), iot.Opening{}, &link{}); !fault.Is(err, fault.Disabled) {
+			t.Errorf("connects with %v", err)
+		}
+		if _, err := w.Visit(t.Context(), w.Credentials(id)); !fault.Is(err, fault.Disabled) {
+			t.Errorf("visits with %v", err)
+		}
+	}
+	if got, err := w.Hub.Device(t.Context(), lamp); err != nil || got.Status != registry.Enabled || got.ETag != d.ETag {
+		t.Errorf("the identity changed: %+v, %v", got, err)
+	}
+	if _, err := w.Contain(t.Context(), "lamp", registry.Cut, "", "ada"); !fault.Is(err, fault.AlreadyExists) {
+		t.Errorf("cut twice: %v", err)
+	}
+	if c, err = w.Uncontain(t.Context(), "lamp", "bob"); err != nil || c.Level != registry.Free || c.Before != nil || c.By != "bob" {
+		t.Errorf("undone: %+v, %v", c, err)
+	}
+	connect(t, w, d, iot.Opening{})
+	if _, err := w.Uncontain(t.Context(), "lamp", "bob"); !fault.Is(err, fault.PreconditionFailed) {
+		t.Errorf("undone twice: %v", err)
+	}
+	for _, bad := range []error{
+		func() error { _, err := w.Contain(t.Context(), "ghost", registry.Cut, "", ""); return err }(),
+		func() error { _, err := w.Uncontain(t.Context(), "ghost", ""); return err }(),
+		func() error { _, err := w.ContainmentEffect(t.Context(), "ghost", registry.Cut); return err }(),
+	} {
+		if !fault.Is(bad, fault.NotFound) {
+			t.Errorf("a device that is not there: %v", bad)
+		}
+	}
+	if _, err := w.Contain(t.Context(), "lamp", registry.Cut, strings.Repeat("x", registry.MaxReason+1), ""); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a long reason: %v", err)
+	}
+}
+
+// A change ends the sessions whose rights it changes, on every server, and no others.
+func TestContain_LiveSessions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := memory(t)
+		d, other := w.Device(t, lamp), w.Device(t, iot.ID{Device: "fan"})
+		o, l := connect(t, w, d, iot.Opening{})
+		_, bystander := connect(t, w, other, iot.Opening{})
+		if _, err := w.Contain(t.Context(), "lamp", registry.Observe, "", ""); err != nil || l.reason() != nil {
+			t.Fatalf("observing: %v, closed with %v", err, l.reason())
+		}
+		if _, err := o.Session.Twin(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if len(w.Log.Lines(0, "contained device reads its twin")) != 1 {
+			t.Error("what an observed device does is not logged")
+		}
+		if _, err := w.Contain(t.Context(), "lamp", registry.TelemetryOnly, "", ""); err != nil || !fault.Is(l.reason(), fault.Unavailable) {
+			t.Fatalf("held: %v, closed with %v", err, l.reason())
+		}
+		o.Session.End(t.Context())
+		_, l = connect(t, w, d, iot.Opening{})
+		// As if another server had lifted it: the next beat tells this one.
+		if _, err := w.Store.Contain(t.Context(), "lamp", func(c registry.Containment) (registry.Containment, error) {
+			c.Level = registry.Free
+			return c, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if !fault.Is(l.reason(), fault.Unavailable) {
+			t.Errorf("lifted elsewhere: closed with %v", l.reason())
+		}
+		if err := bystander.reason(); err != nil {
+			t.Errorf("another device was closed with %v", err)
+		}
+	})
+}
+
+type deaf struct{}
+
+func (deaf) Acked(uint64, error) {}
