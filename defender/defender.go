@@ -186,7 +186,7 @@ func (d *Detector) entry(ctx context.Context, e bus.Entry) error {
 
 // read decodes a message; the events of one that cannot be read say so.
 func (d *Detector) read(m *iot.Message) reading {
-	mti := indicator(m)
+	mti := m.Property(secmsg.Indicator)
 	report, err := secmsg.Decode(mti, m.Body)
 	if err != nil {
 		d.m.malformed.Inc()
@@ -324,16 +324,6 @@ func (d *Detector) rulesOf(ctx context.Context, readings []reading) (map[string]
 type membership struct {
 	name  string
 	rules *group.Compiled
-}
-
-// indicator is the message type indicator: an application property (defender §1.1).
-func indicator(m *iot.Message) string {
-	for i := range m.Properties {
-		if m.Properties[i].Name == "mti" {
-			return m.Properties[i].Value
-		}
-	}
-	return ""
 }
 
 // match makes the alerts of a message about listed addresses.

@@ -103,7 +103,7 @@ func (b *bench) groups(t *testing.T, rules map[string]string, tags map[string]st
 		if err != nil {
 			t.Fatal(err)
 		}
-		if all[name], err = group.Compile(r); err != nil {
+		if all[name], err = group.Compile(r, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -179,7 +179,7 @@ func (d *Detector) pass(ctx context.Context, h Hindsight) error {
 
 // collect adds what a message has of traffic with a listed address.
 func collect(all map[finding]*alert.Alert, set *intel.Set, m *iot.Message) {
-	report, err := secmsg.Decode(indicator(m), m.Body)
+	report, err := secmsg.Decode(m.Property(secmsg.Indicator), m.Body)
 	if err != nil {
 		return
 	}

@@ -70,6 +70,8 @@ type Config struct {
 	Meter    *meter.Meter // nil: nothing is counted
 	// Activity counts what devices do and what is done with them; nil: nobody wants to know.
 	Activity *activity.Tally
+	// Mask writes over what is not to be kept of a message, before anything else is done with it; nil: nothing is.
+	Mask func(m *iot.Message)
 	// Rejected hears of a registered device's own credential that proved nothing, and waits for nothing; nil: nobody does.
 	Rejected func(c iot.Credentials, why Rejection)
 	// Connected hears who connected and from where, and waits for nothing; nil: nobody does.

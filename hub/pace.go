@@ -101,6 +101,9 @@ func messageSize(m *iot.Message) int {
 
 // submit takes telemetry in: at once, behind what waits for its turn, or not at all.
 func (h *Hub) submit(m *iot.Message, ack iot.Acker, token uint64) {
+	if h.cfg.Mask != nil {
+		h.cfg.Mask(m)
+	}
 	h.cfg.Meter.Count(meter.IngressAll)
 	size := messageSize(m)
 	h.cfg.Meter.Data(size)

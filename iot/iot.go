@@ -137,6 +137,16 @@ func (m *Message) SystemProperty(name string) string {
 	return ""
 }
 
+// Property returns an application property; of several of that name the first.
+func (m *Message) Property(name string) string {
+	for i := range m.Properties {
+		if m.Properties[i].Name == name {
+			return m.Properties[i].Value
+		}
+	}
+	return ""
+}
+
 // SecurityInterface is the interface id that marks a security message (defender §1.1).
 const SecurityInterface = "urn:azureiot:Security:SecurityAgent:1"
 

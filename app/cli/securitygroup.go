@@ -14,7 +14,7 @@ import (
 const groupsPath = "/api/security-groups"
 
 func securityGroupCommand() *cobra.Command {
-	return group("security-group", "Say what the devices of a group may do", securityGroupList(), securityGroupShow(), securityGroupSet(), securityGroupDelete())
+	return group("security-group", "Say what the devices of a group may do", securityGroupList(), securityGroupShow(), securityGroupSet(), securityGroupDelete(), securityGroupPrivacy())
 }
 
 func securityGroupList() *cobra.Command {

@@ -264,10 +264,11 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if n.files, err = n.openFiles(ctx, guard); err != nil {
 		return err
 	}
-	if n.security, err = newSecurity(n); err != nil {
+	if n.security, err = newSecurity(ctx, n); err != nil {
 		return err
 	}
 	hubConfig := hub.Config{
+		Mask:     n.security.privacy.Mask,
 		Activity: n.security.tally, Rejected: n.security.rejected,
 		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Transfers: n.State, Configurations: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
 		Intake: n.intake, Router: n.router, Events: events, Authorities: cas.all, Vouch: n.vouch, Refused: n.switches.Refused,

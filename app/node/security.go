@@ -8,9 +8,11 @@ import (
 	"github.com/vauban-iot/vauban/defender"
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/group"
+	"github.com/vauban-iot/vauban/defender/privacy"
 	"github.com/vauban-iot/vauban/defender/window"
 	"github.com/vauban-iot/vauban/hub"
 	"github.com/vauban-iot/vauban/hub/activity"
+	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
 )
 
@@ -20,12 +22,20 @@ type security struct {
 	tally   *activity.Tally
 	windows *window.Service
 	sentry  *defender.Sentry
+	privacy *privacy.Guard
 }
 
-func newSecurity(n *Node) (*security, error) {
-	s := &security{groups: group.NewBook(n.State), tally: new(activity.Tally)}
+func newSecurity(ctx context.Context, n *Node) (*security, error) {
+	s := &security{tally: new(activity.Tally)}
 	s.tally.Want() // nothing, before the rules are known
-	var err error
+	key, err := n.State.InitSetting(ctx, "defender/pseudonyms", secret.Random(keySize).Reveal())
+	if err != nil {
+		return nil, err
+	}
+	if s.privacy, err = privacy.New(privacy.Config{Store: n.State, Key: secret.New(key), Logger: n.log}); err != nil {
+		return nil, err
+	}
+	s.groups = group.NewBook(n.State, s.privacy.Pseudonym)
 	if s.sentry, err = defender.NewSentry(n.State, n.log, n.metrics); err != nil {
 		return nil, err
 	}

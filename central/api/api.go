@@ -42,6 +42,7 @@ type Config struct {
 	Policies           PolicyStore
 	Network            NetworkStore
 	Containment        ContainmentStore
+	Privacy            PrivacyStore
 	Throttles          ThrottleStore
 	Subscriptions      SubscriptionStore
 	Intel              IntelStore
@@ -102,6 +103,8 @@ var routes = []struct {
 	{http.MethodGet, "/api/security-groups/{name}", (*API).securityGroup},
 	{http.MethodPut, "/api/security-groups/{name}", (*API).putSecurityGroup},
 	{http.MethodDelete, "/api/security-groups/{name}", (*API).deleteSecurityGroup},
+	{http.MethodGet, "/api/security-groups/{name}/privacy", (*API).privacy},
+	{http.MethodPut, "/api/security-groups/{name}/privacy", (*API).putPrivacy},
 	{http.MethodGet, "/api/certificates", (*API).certificates},
 	{http.MethodPut, "/api/certificates/{name}", (*API).putCertificate},
 	{http.MethodDelete, "/api/certificates/{name}", (*API).deleteCertificate},
@@ -155,8 +158,8 @@ var routes = []struct {
 // New returns an API.
 func New(cfg Config) (*API, error) {
 	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
-		cfg.Policies == nil || cfg.Network == nil || cfg.Containment == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
-		return nil, errors.New("api: Token, Alerts, Events, Groups, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Throttles, Subscriptions and Intel are required")
+		cfg.Policies == nil || cfg.Network == nil || cfg.Containment == nil || cfg.Privacy == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
+		return nil, errors.New("api: Token, Alerts, Events, Groups, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Privacy, Throttles, Subscriptions and Intel are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

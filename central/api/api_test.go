@@ -26,6 +26,7 @@ import (
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/group"
+	"github.com/vauban-iot/vauban/defender/privacy"
 	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/telemetry"
@@ -134,6 +135,10 @@ func (s *alerts) SecurityEvents(_ context.Context, f record.Filter) ([]record.Ev
 // groupStore is a group.Store in memory.
 type groupStore struct{ text []byte }
 
+func (s *groupStore) SecurityGroups(context.Context, []string) (map[string]string, error) {
+	return nil, nil
+}
+
 func (s *groupStore) Setting(context.Context, string) ([]byte, error) { return s.text, nil }
 
 func (s *groupStore) UpdateSetting(_ context.Context, _ string, change func([]byte) ([]byte, error)) (err error) {
@@ -182,6 +187,7 @@ type world struct {
 	intel      intelFake
 	intake     *telemetry.Intake
 	feed       *live.Feed
+	privacy    *privacy.Guard
 	cfg        Config
 	logged     bytes.Buffer
 	changed    []string
@@ -202,7 +208,10 @@ func newWorld(t *testing.T) *world {
 	logger := slog.New(slog.NewTextHandler(&w.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.feed = live.New(l, slog.New(slog.DiscardHandler))
 	var err error
-	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}), Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Intel: &w.intel, Logger: logger}
+	if w.privacy, err = privacy.New(privacy.Config{Store: &groupStore{}, Key: secret.New([]byte("key"))}); err != nil {
+		t.Fatal(err)
+	}
+	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}, nil), Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Privacy: w.privacy, Intel: &w.intel, Logger: logger}
 	w.API, err = New(w.cfg)
 	if err != nil {
 		t.Fatal(err)

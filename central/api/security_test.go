@@ -189,3 +189,24 @@ func TestCertificates_TellOfChanges(t *testing.T) {
 		t.Errorf("got %q, want %q", w.changed, want)
 	}
 }
+
+func TestPrivacy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var p Privacy
+	w.decode(t, 200, "GET", "/api/security-groups/office/privacy", "", &p)
+	if p.Group != "office" || p.UserNames || p.CommandLines {
+		t.Errorf("at first %+v", p)
+	}
+	w.decode(t, 200, "PUT", "/api/security-groups/office/privacy", `{"userNames":true}`, &p)
+	w.decode(t, 200, "GET", "/api/security-groups/office/privacy", "", &p)
+	if !p.UserNames || p.CommandLines {
+		t.Errorf("then %+v", p)
+	}
+	refused(t, w.ask(t, "PUT", "/api/security-groups/office/privacy", `{"userNames":"yes"}`), 400, "MalformedRequest")
+	refused(t, w.ask(t, "PUT", "/api/security-groups/"+strings.Repeat("x", 65)+"/privacy", `{}`), 400, "InvalidArgument")
+	refused(t, w.ask(t, "GET", "/api/security-groups/"+strings.Repeat("x", 65)+"/privacy", ""), 400, "InvalidArgument")
+	if !strings.Contains(w.logged.String(), "userNames=true") {
+		t.Errorf("the audit: %s", w.logged.String())
+	}
+}

@@ -26,6 +26,7 @@ const freshness = time.Second
 // Book keeps the groups that have rules. Changes hold at once on this server, and within a second on others. It is safe for concurrent use.
 type Book struct {
 	store Store
+	alias func(user string) string
 
 	mu       sync.Mutex
 	text     []byte
@@ -33,8 +34,8 @@ type Book struct {
 	compiled map[string]*Compiled
 }
 
-// NewBook returns the groups of a store.
-func NewBook(s Store) *Book { return &Book{store: s} }
+// NewBook returns the groups of a store. alias is as Compile's.
+func NewBook(s Store, alias func(user string) string) *Book { return &Book{store: s, alias: alias} }
 
 func parseAll(text []byte) (map[string]Rules, error) {
 	all := map[string]Rules{}
@@ -139,7 +140,7 @@ func (b *Book) Compiled(ctx context.Context) (map[string]*Compiled, error) {
 	if b.compiled == nil || string(text) != string(b.text) {
 		compiled := make(map[string]*Compiled, len(all))
 		for name, r := range all {
-			c, err := Compile(r)
+			c, err := Compile(r, b.alias)
 			if err != nil {
 				return nil, fmt.Errorf("security group %s: %w", name, err)
 			}

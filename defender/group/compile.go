@@ -76,8 +76,8 @@ const (
 	denied  = 1
 )
 
-// Compile makes rules ready. Those of Parse always compile.
-func Compile(r Rules) (*Compiled, error) {
+// Compile makes rules ready. Those of Parse always compile. alias is what a user's name is called in messages that are masked; nil: they are not.
+func Compile(r Rules, alias func(user string) string) (*Compiled, error) {
 	c := &Compiled{}
 	for _, w := range r.Window {
 		if !w.IsEnabled {
@@ -106,6 +106,11 @@ func Compile(r Rules) (*Compiled, error) {
 			c.from[list], err = newRanges(values)
 		case UserNotAllowed, UserDenied:
 			c.users[list] = set(values)
+			if alias != nil {
+				for _, v := range values {
+					c.users[list][alias(v)] = true
+				}
+			}
 		case ProcessOffList, ProcessDenied:
 			c.processes[list] = set(values)
 		}

@@ -207,7 +207,7 @@ func Parse(body []byte) (Rules, error) {
 	if err != nil {
 		return Rules{}, err
 	}
-	_, err = Compile(r)
+	_, err = Compile(r, nil)
 	return r, err
 }
 

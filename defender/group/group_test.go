@@ -52,7 +52,7 @@ func TestEmpty_ListsEveryRuleDisabled(t *testing.T) {
 		!strings.Contains(string(text), `"allowlistValues":[]`) {
 		t.Errorf("%s, %v", text, err)
 	}
-	c, err := Compile(r)
+	c, err := Compile(r, nil)
 	if err != nil || c.Judges() || len(c.Windows) > 0 {
 		t.Errorf("a new group judges: %+v, %v", c, err)
 	}
@@ -126,7 +126,7 @@ func TestCompiled_Addresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := Compile(r)
+	c, err := Compile(r, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestCompiled_UsersProcessesAndThresholds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := Compile(r)
+	c, err := Compile(r, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func (m *memory) UpdateSetting(_ context.Context, _ string, change func([]byte) 
 func TestBook(t *testing.T) {
 	t.Parallel()
 	s, ctx := &memory{}, t.Context()
-	b := NewBook(s)
+	b := NewBook(s, nil)
 	names, _, err := b.Groups(ctx)
 	if err != nil || !slices.Equal(names, []string{"default"}) {
 		t.Errorf("%q, %v", names, err)

@@ -41,7 +41,7 @@ func newWorld(t *testing.T, rules map[string]string, devices map[string]string) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w.rules[name], err = group.Compile(r); err != nil {
+		if w.rules[name], err = group.Compile(r, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -21,6 +21,9 @@ import (
 	"time"
 )
 
+// Indicator is the application property that says how a message is encoded (defender §1.1).
+const Indicator = "mti"
+
 // MaxSize is the longest body Decode reads: a hub message (defender §7).
 const MaxSize = 256 << 10
 
@@ -274,24 +277,7 @@ func Decode(indicator string, body []byte) (Report, error) {
 		return Report{}, ErrTooLarge
 	}
 	var r Report
-	encoding := -1
-	if indicator != "" {
-		m, ok := parseMTI(indicator)
-		switch {
-		case !ok:
-			r.UnknownVersion = true
-			r.note("mti %s is not of the form X.Y-E-S-T", quote(indicator))
-		case !m.known():
-			r.UnknownVersion = true
-			r.note("mti %s names a schema that is not known", quote(indicator))
-			encoding = m.encoding
-		default:
-			encoding = m.encoding
-		}
-	}
-	if encoding != encodingFlatBuffers && encoding != encodingJSON {
-		encoding = sniff(body)
-	}
+	encoding := r.encoding(indicator, body)
 	var err error
 	if encoding == encodingJSON {
 		r.Encoding = JSON
@@ -304,6 +290,27 @@ func Decode(indicator string, body []byte) (Report, error) {
 		return Report{}, err
 	}
 	return r, nil
+}
+
+// encoding is what a body is read as.
+func (r *Report) encoding(indicator string, body []byte) int {
+	if indicator == "" {
+		return sniff(body)
+	}
+	m, ok := parseMTI(indicator)
+	switch {
+	case !ok:
+		r.UnknownVersion = true
+		r.note("mti %s is not of the form X.Y-E-S-T", quote(indicator))
+		return sniff(body)
+	case !m.known():
+		r.UnknownVersion = true
+		r.note("mti %s names a schema that is not known", quote(indicator))
+	}
+	if m.encoding != encodingFlatBuffers && m.encoding != encodingJSON {
+		return sniff(body)
+	}
+	return m.encoding
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
