@@ -110,7 +110,7 @@ func (h *Hub) watch(ctx context.Context) {
 // observed logs what a device does that is contained in any way.
 func (h *Hub) observed(l registry.Level, id iot.ID, what string, args ...any) {
 	if l != registry.Free {
-		h.log.Info("contained device "+what, append([]any{"device", id.Device, "module", id.Module, "level", l.String()}, args...)...)
+		h.log.Info("contained device", append([]any{"what", what, "device", id.Device, "module", id.Module, "level", l.String()}, args...)...)
 	}
 }
 

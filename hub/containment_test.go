@@ -152,7 +152,7 @@ func TestContain_LiveSessions(t *testing.T) {
 		if _, err := o.Session.Twin(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if len(w.Log.Lines(0, "contained device reads its twin")) != 1 {
+		if lines := w.Log.Lines(0, "contained device"); len(lines) != 1 || lines[0].Attr("what") != "reads its twin" {
 			t.Error("what an observed device does is not logged")
 		}
 		if _, err := w.Contain(t.Context(), "lamp", registry.TelemetryOnly, "", ""); err != nil || !fault.Is(l.reason(), fault.Unavailable) {
