@@ -76,8 +76,11 @@ type Config struct {
 	Rejected func(c iot.Credentials, why Rejection)
 	// Connected hears who connected and from where, and waits for nothing; nil: nobody does.
 	Connected func(id iot.ID, remote string)
-	Now       func() time.Time // nil: time.Now
-	Logger    *slog.Logger     // nil: slog.Default()
+	// Seen hears what a device showed that proved itself for itself, at each connection and request, and waits for nothing; nil: nobody
+	// does.
+	Seen   func(c iot.Credentials)
+	Now    func() time.Time // nil: time.Now
+	Logger *slog.Logger     // nil: slog.Default()
 }
 
 // PresenceStore records who is connected.

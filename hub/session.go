@@ -93,6 +93,7 @@ func (h *Hub) Connect(ctx context.Context, c iot.Credentials, want iot.Opening, 
 	if h.cfg.Connected != nil {
 		h.cfg.Connected(c.ID, c.Remote)
 	}
+	h.seen(c, p)
 	return opened, nil
 }
 

@@ -36,7 +36,15 @@ func (h *Hub) Visit(ctx context.Context, c iot.Credentials) (iot.Visit, error) {
 	v := &visit{hub: h, id: c.ID, generation: p.identity.Generation, authMethod: p.method, level: p.level}
 	h.observed(p.level, c.ID, "calls", "remote", c.Remote)
 	h.visited(c.ID)
+	h.seen(c, p)
 	return v, nil
+}
+
+// seen tells of a device that came itself: a gateway's connection says nothing of those behind it.
+func (h *Hub) seen(c iot.Credentials, p proof) {
+	if h.cfg.Seen != nil && p.above == nil {
+		h.cfg.Seen(c)
+	}
 }
 
 // visited notes that a device was here, for saveActivity. A visit leaves the connection state alone.

@@ -85,6 +85,8 @@ type Credentials struct {
 	Remote       string // peer address, for the log
 	IPFilterRule string // that admitted the peer; empty: none
 	Protocol     string // "mqtt"
+	TLSVersion   uint16 // of the connection, as crypto/tls numbers them; 0: not known
+	CipherSuite  uint16
 }
 
 // AuthMethod is how a connection proved itself, stamped on every message (hub-device §3.3).

@@ -161,3 +161,35 @@ func (f *Filter) Admits(a netip.Addr, target Target) (rule string, ok bool) {
 	}
 	return "", !f.deny
 }
+
+// DeniesRest reports whether callers that no rule is about are denied. In the classic form that is what rules do that reject all
+// addresses, for everybody.
+func (f *Filter) DeniesRest() bool {
+	if f == nil {
+		return false
+	}
+	var v4, v6 bool
+	for _, l := range f.lines {
+		if !l.admit && l.mask.Bits() == 0 && (l.target == "" || l.target == All) {
+			v4, v6 = v4 || l.mask.Addr().Is4(), v6 || l.mask.Addr().Is6()
+		}
+	}
+	return f.deny || v4 && v6
+}
+
+// Admitting returns the rules that admit callers, each with its addresses.
+func (f *Filter) Admitting() (rules []Rule, addresses []netip.Prefix) {
+	if f == nil {
+		return nil, nil
+	}
+	all := f.Rules
+	if f.RuleSet != nil {
+		all = f.RuleSet.Rules
+	}
+	for i, l := range f.lines {
+		if l.admit {
+			rules, addresses = append(rules, all[i]), append(addresses, l.mask)
+		}
+	}
+	return rules, addresses
+}

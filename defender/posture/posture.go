@@ -68,7 +68,9 @@ func (r *Recommendation) Explain() {
 }
 
 // ID is that of the recommendation of a type about a device, a module or the hub.
-func ID(kind string, about iot.ID) string { return uuid("recommendation", kind, about.Device, about.Module) }
+func ID(kind string, about iot.ID) string {
+	return uuid("recommendation", kind, about.Device, about.Module)
+}
 
 // uuid is a name-based UUID of RFC 9562's version 8.
 func uuid(parts ...string) string {
@@ -126,9 +128,9 @@ type Tally struct {
 	Type     string         `json:"recommendationType"`
 	Severity alert.Severity `json:"severity"` // the gravest
 	Devices  int            `json:"devices"`  // without the hub itself
-	Hub      bool           `json:"hub"`      // it is active for the hub
 	Count    int            `json:"count"`    // of recommendations: modules and checks of one device count each
-	weight   int            // of all devices together
+	Weight   int            `json:"weight"`   // that it takes from its devices together; see Weight
+	HubTakes int            `json:"hubTakes"` // that it takes for the hub
 }
 
 // Totals are what a score is made of.
@@ -155,6 +157,11 @@ type Store interface {
 	ResolveTypes(ctx context.Context, types []string, at time.Time) (resolved int, err error)
 	// Tidy resolves those of devices and modules that are gone, and forgets what was resolved before a time.
 	Tidy(ctx context.Context, at, before time.Time) (resolved, forgotten int, err error)
+
+	// KeepLinks writes how devices connected, in the place of what is known of them.
+	KeepLinks(ctx context.Context, links []Link) error
+	// Facts returns what is known of up to so many devices behind after, and of their modules, by device and module.
+	Facts(ctx context.Context, after string, devices int) ([]Fact, error)
 }
 
 // Whole is what a score is about: the fleet, when it is zero.

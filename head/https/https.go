@@ -196,7 +196,7 @@ func credentials(q *request) iot.Credentials {
 		ClientType: q.UserAgent(), Remote: q.RemoteAddr, IPFilterRule: q.rule, Protocol: "https",
 	}
 	if q.TLS != nil {
-		c.Certificates = q.TLS.PeerCertificates
+		c.Certificates, c.TLSVersion, c.CipherSuite = q.TLS.PeerCertificates, q.TLS.Version, q.TLS.CipherSuite
 	}
 	return c
 }

@@ -68,10 +68,11 @@ func (c *conn) acceptDevice(ctx context.Context, hello *wire.Connect, user topic
 		}
 	}
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	version, suite := c.nc.TLS()
 	opened, err := c.srv.cfg.Core.Connect(ctx, iot.Credentials{
 		ID: d.id, Host: user.Host, Token: string(hello.Password), Certificates: c.nc.PeerCertificates(),
 		ModelID: user.ModelID, ClientType: user.ClientType, AuthChain: user.AuthChain,
-		Remote: c.nc.RemoteAddr().String(), IPFilterRule: c.rule, Protocol: "mqtt",
+		Remote: c.nc.RemoteAddr().String(), IPFilterRule: c.rule, Protocol: "mqtt", TLSVersion: version, CipherSuite: suite,
 	}, iot.Opening{Clean: hello.CleanSession}, d)
 	if err != nil {
 		d.cancel()

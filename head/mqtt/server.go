@@ -69,12 +69,19 @@ type Transport interface {
 	net.Conn
 	// PeerCertificates are what the client showed in the TLS handshake.
 	PeerCertificates() []*x509.Certificate
+	// TLS is what the handshake agreed on, as crypto/tls numbers it; 0: there was none.
+	TLS() (version, cipherSuite uint16)
 }
 
 // overTLS is the transport of the MQTT port. Its handshake is not done yet.
 type overTLS struct{ *tls.Conn }
 
 func (t overTLS) PeerCertificates() []*x509.Certificate { return t.ConnectionState().PeerCertificates }
+
+func (t overTLS) TLS() (version, cipherSuite uint16) {
+	s := t.ConnectionState()
+	return s.Version, s.CipherSuite
+}
 
 // New returns a server; Run starts it.
 func New(cfg Config) (*Server, error) {

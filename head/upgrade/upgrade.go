@@ -87,7 +87,7 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(maxMessage)
 	c := &Conn{Conn: below.conn, ws: ws}
 	if r.TLS != nil {
-		c.peers = r.TLS.PeerCertificates
+		c.peers, c.version, c.suite = r.TLS.PeerCertificates, r.TLS.Version, r.TLS.CipherSuite
 	}
 	take(c)
 }
@@ -126,11 +126,16 @@ type Conn struct {
 	net.Conn // below the frames: addresses and deadlines
 	ws       *websocket.Conn
 	peers    []*x509.Certificate
+	version  uint16 // of TLS
+	suite    uint16
 	message  io.Reader // the one under way; nil between two
 }
 
 // PeerCertificates are what the client showed in the TLS handshake.
 func (c *Conn) PeerCertificates() []*x509.Certificate { return c.peers }
+
+// TLS is what the handshake agreed on, as crypto/tls numbers it; 0: there was none.
+func (c *Conn) TLS() (version, cipherSuite uint16) { return c.version, c.suite }
 
 // Read implements net.Conn. Pings are answered on the way. The peer's close frame is io.EOF.
 func (c *Conn) Read(p []byte) (int, error) {
