@@ -53,6 +53,9 @@ type Config struct {
 	Members func(ctx context.Context, devices []string) (map[string]string, error)
 	// Active hears how many connections and failed logins the agent of a device told of; may be nil.
 	Active func(device string, at time.Time, connections, failedLogins int)
+	// Reported judges what a message says of how its device is set up, once its events are kept; see [posture.Watcher]. When it fails, the
+	// log gives the entry again. It may be nil.
+	Reported func(ctx context.Context, m *iot.Message, r *secmsg.Report) error
 	// Raised hears of every new alert and of every one that grew, in order, with its
 	// stored form. After a failure or a restart it may hear the same again. It may be nil.
 	Raised     func(alert.Alert)
@@ -251,6 +254,14 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 	}
 	for i := range raised {
 		d.told(&raised[i])
+	}
+	if d.cfg.Reported == nil {
+		return nil
+	}
+	for i := range readings {
+		if err := d.cfg.Reported(ctx, &readings[i].m, &readings[i].report); err != nil {
+			return err
+		}
 	}
 	return nil
 }

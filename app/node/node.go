@@ -147,6 +147,7 @@ type Node struct {
 	feeds      *feed.Manager
 	detector   *defender.Detector
 	security   *security
+	posture    *postured
 	feed       *live.Feed
 	routes     *routes
 	mqtt       *mqtt.Server
@@ -267,8 +268,12 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if n.security, err = newSecurity(ctx, n); err != nil {
 		return err
 	}
+	if n.posture, err = newPosture(n, cas); err != nil {
+		return err
+	}
 	hubConfig := hub.Config{
 		Mask:     n.security.privacy.Mask,
+		Seen:     n.posture.links.Seen,
 		Activity: n.security.tally, Rejected: n.security.rejected,
 		Hosts: hosts, Guard: guard, Registry: reg, Node: n.cfg.Name, Presence: n.State, Twins: n.State, Fleet: fleet.New(n.State), Jobs: n.State, Transfers: n.State, Configurations: n.State, Mailbox: n.State, Notices: n.State, Sessions: n.State,
 		Intake: n.intake, Router: n.router, Events: events, Authorities: cas.all, Vouch: n.vouch, Refused: n.switches.Refused,
@@ -301,7 +306,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err := n.newIntel(ctx); err != nil {
 		return err
 	}
-	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Logger: n.log, Registerer: n.metrics})
+	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.posture.watcher.Reported, Logger: n.log, Registerer: n.metrics})
 	if err != nil {
 		return err
 	}
@@ -361,6 +366,8 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	readers.run("hub alerts", n.security.sentry.Run)
 	readers.run("activity", n.security.windows.RunCounter)
 	readers.run("rules over time", n.lead("windows", n.security.windows.RunJudge))
+	readers.run("links", n.posture.links.Run)
+	readers.run("posture", n.lead("posture", n.posture.judge.Run))
 	readers.run("intel", n.intel.Run)
 	readers.run("feeds", n.feeds.Follow)
 	readers.run("feed fetcher", n.lead("feeds", n.feeds.Fetch))

@@ -30,6 +30,8 @@ type Config struct {
 	Alerts AlertStore
 	Events EventStore
 	Groups GroupStore
+	// Recommendations says how well devices and the hub are set up.
+	Recommendations RecommendationStore
 	// Replay judges the evidence of an alert anew and raises nothing; nil: it cannot be.
 	Replay func(ctx context.Context, a alert.Alert) ([]alert.Alert, error)
 	// CertificateChanged hears of CAs that were added or deleted, or could not be; may be nil.
@@ -105,6 +107,11 @@ var routes = []struct {
 	{http.MethodDelete, "/api/security-groups/{name}", (*API).deleteSecurityGroup},
 	{http.MethodGet, "/api/security-groups/{name}/privacy", (*API).privacy},
 	{http.MethodPut, "/api/security-groups/{name}/privacy", (*API).putPrivacy},
+	{http.MethodGet, "/api/recommendations", (*API).recommendations},
+	{http.MethodGet, "/api/recommendations/{id}", (*API).recommendation},
+	{http.MethodGet, "/api/recommendation-types", (*API).recommendationTypes},
+	{http.MethodPut, "/api/recommendation-types/{name}", (*API).putRecommendationType},
+	{http.MethodGet, "/api/security-score", (*API).securityScore},
 	{http.MethodGet, "/api/certificates", (*API).certificates},
 	{http.MethodPut, "/api/certificates/{name}", (*API).putCertificate},
 	{http.MethodDelete, "/api/certificates/{name}", (*API).deleteCertificate},
@@ -157,9 +164,9 @@ var routes = []struct {
 
 // New returns an API.
 func New(cfg Config) (*API, error) {
-	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
+	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Recommendations == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
 		cfg.Policies == nil || cfg.Network == nil || cfg.Containment == nil || cfg.Privacy == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
-		return nil, errors.New("api: Token, Alerts, Events, Groups, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Privacy, Throttles, Subscriptions and Intel are required")
+		return nil, errors.New("api: Token, Alerts, Events, Groups, Recommendations, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Privacy, Throttles, Subscriptions and Intel are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

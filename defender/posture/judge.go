@@ -33,12 +33,12 @@ type Fact struct {
 
 // Modules that are security agents (defender §1.5).
 const (
-	agentModule      = "azureiotsecurity"
-	microAgentModule = "DefenderIotMicroAgent"
+	AgentModule      = "azureiotsecurity"
+	MicroAgentModule = "DefenderIotMicroAgent"
 )
 
 // Securing reports whether a module is a security agent's.
-func Securing(module string) bool { return module == agentModule || module == microAgentModule }
+func Securing(module string) bool { return module == AgentModule || module == MicroAgentModule }
 
 // Authority is a CA whose certificates prove devices.
 type Authority struct {
@@ -202,7 +202,7 @@ var ofDevices = []string{
 func (p *pass) devices(ctx context.Context) error {
 	after := ""
 	for {
-		facts, err := p.cfg.Store.Facts(ctx, after, pageDevices)
+		facts, err := p.cfg.Store.DeviceFacts(ctx, after, pageDevices)
 		if err != nil {
 			return fmt.Errorf("read what is known of devices: %w", err)
 		}
@@ -261,7 +261,7 @@ func (p *pass) device(facts []Fact) (found []Finding) {
 		}
 	}
 	if !agent {
-		found = append(found, Finding{Type: InstallAgent, About: iot.ID{Device: id}, Data: struct{ Modules []string }{[]string{agentModule, microAgentModule}}})
+		found = append(found, Finding{Type: InstallAgent, About: iot.ID{Device: id}, Data: struct{ Modules []string }{[]string{AgentModule, MicroAgentModule}}})
 	}
 	p.alike.add(facts)
 	p.firmware.add(&facts[0])
@@ -314,7 +314,7 @@ func (p *pass) twin(ctx context.Context, f *Fact) error {
 	}
 	_ = json.Unmarshal(f.Reported, &reported) // of another form: it says nothing
 	var found []Finding
-	failed := f.ID.Module == microAgentModule && reported.State == "failed"
+	failed := f.ID.Module == MicroAgentModule && reported.State == "failed"
 	if failed {
 		found = append(found, Finding{Type: TwinConflict, About: f.ID, Data: struct {
 			LatestInvalidFields string `json:",omitempty"`

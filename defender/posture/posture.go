@@ -160,8 +160,8 @@ type Store interface {
 
 	// KeepLinks writes how devices connected, in the place of what is known of them.
 	KeepLinks(ctx context.Context, links []Link) error
-	// Facts returns what is known of up to so many devices behind after, and of their modules, by device and module.
-	Facts(ctx context.Context, after string, devices int) ([]Fact, error)
+	// DeviceFacts returns what is known of up to so many devices behind after, and of their modules, by device and module.
+	DeviceFacts(ctx context.Context, after string, devices int) ([]Fact, error)
 }
 
 // Whole is what a score is about: the fleet, when it is zero.
