@@ -108,7 +108,7 @@ Start with:  vauban up`,
 	root.SetErr(stderr)
 	root.SetVersionTemplate("vauban {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(upCommand(), boardCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), securityEventCommand(), securityGroupCommand(), intelCommand(), routeCommand(),
+	root.AddCommand(upCommand(), boardCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), securityEventCommand(), securityGroupCommand(), recommendationCommand(), intelCommand(), routeCommand(),
 		certificateCommand(), dpsCommand(), policyCommand(), networkCommand(), containCommand(), throttleCommand(), subscriptionCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand(), azsphere.New(azsphere.Below, version()))
 	// Wrong arguments are misuse, wherever they are found.
 	for _, c := range all(root) {

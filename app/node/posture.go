@@ -67,7 +67,9 @@ func newPosture(n *Node, cas *authorities) (*postured, error) {
 }
 
 // Disabled implements api.RecommendationStore.
-func (p *postured) Disabled(ctx context.Context) (posture.Disabled, error) { return p.book.Disabled(ctx) }
+func (p *postured) Disabled(ctx context.Context) (posture.Disabled, error) {
+	return p.book.Disabled(ctx)
+}
 
 // Enable implements api.RecommendationStore.
 func (p *postured) Enable(ctx context.Context, enabled bool, at time.Time, names ...string) (int, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
+	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/hub/eventgrid"
@@ -96,6 +97,7 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 		"SecurityEvent": record.Row{}, "SecurityRules": group.Rules{}, "WindowRule": group.WindowRule{}, "RangeRule": group.ThresholdRule{}, "AllowRule": group.AllowRule{}, "DenyRule": group.DenyRule{}, "Certificate": CertificateView{},
 		"Policy": Policy{}, "IPRule": ipfilter.Rule{}, "Throttles": Throttles{}, "Containment": registry.Containment{}, "ContainmentPage": ContainmentPage{}, "ContainmentEffect": registry.Effect{}, "Subscription": eventgrid.Subscription{},
 		"FeedConfig": feed.Config{}, "FeedState": feed.State{}, "Exemption": feed.Exemption{}, "Indicator": intel.Indicator{}, "Verdict": intel.Verdict{},
+		"Recommendation": posture.Recommendation{}, "RecommendationKind": posture.Type{}, "Switch": Switch{}, "Switched": Switched{}, "Score": posture.Score{}, "ScoreLine": posture.Line{},
 		"LinkedHub": HubView{}, "Imported": dps.Imported{},
 	} {
 		prefix := "components schemas " + name + " properties "
