@@ -18,6 +18,7 @@ import (
 	"github.com/vauban-iot/vauban/access/signin"
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
+	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/defender/window"
 	"github.com/vauban-iot/vauban/dps"
@@ -50,6 +51,7 @@ type Store interface {
 	alert.Store
 	record.Store
 	window.Store
+	posture.Store
 	fleet.Store
 	job.Store
 	transfer.Store
@@ -97,6 +99,7 @@ func All(t *testing.T, open Open) {
 	t.Run("AlertLives", func(t *testing.T) { AlertLives(t, open) })
 	t.Run("SecurityEvents", func(t *testing.T) { SecurityEvents(t, open) })
 	t.Run("Activity", func(t *testing.T) { Activity(t, open) })
+	t.Run("Posture", func(t *testing.T) { Posture(t, open) })
 	t.Run("Intel", func(t *testing.T) { Intel(t, open) })
 	t.Run("Settings", func(t *testing.T) { Settings(t, open) })
 	t.Run("Usage", func(t *testing.T) { Usage(t, open) })
