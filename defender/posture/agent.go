@@ -244,7 +244,7 @@ func (v *view) baseline(event string, events []*secmsg.Event) {
 	for _, e := range events {
 		for i := range e.Checks {
 			c := &e.Checks[i]
-			if c.Result != "FAIL" || seen[c.ID] {
+			if !strings.EqualFold(c.Result, "FAIL") || seen[c.ID] {
 				continue
 			}
 			seen[c.ID] = true
@@ -286,7 +286,7 @@ func (v *view) baseline(event string, events []*secmsg.Event) {
 
 // checkSeverity is what the severity of a check is worth (defender §1.2).
 func checkSeverity(s string) alert.Severity {
-	switch s {
+	switch strings.ToUpper(s) {
 	case "CRITICAL":
 		return alert.High
 	case "IMPORTANT":
