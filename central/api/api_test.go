@@ -175,22 +175,23 @@ func (s certificates) DeleteCertificate(_ context.Context, name string) error {
 // world is an API on fakes that work.
 type world struct {
 	*API
-	alerts     *alerts
-	certs      certificates
-	routed     routed
-	letters    deadLetters
-	switches   switches
-	policies   policyFake
-	network    networkFake
-	throttles  throttleFake
-	subscribed subscriptionFake
-	intel      intelFake
-	intake     *telemetry.Intake
-	feed       *live.Feed
-	privacy    *privacy.Guard
-	cfg        Config
-	logged     bytes.Buffer
-	changed    []string
+	alerts      *alerts
+	certs       certificates
+	routed      routed
+	letters     deadLetters
+	switches    switches
+	policies    policyFake
+	network     networkFake
+	throttles   throttleFake
+	subscribed  subscriptionFake
+	intel       intelFake
+	intake      *telemetry.Intake
+	feed        *live.Feed
+	privacy     *privacy.Guard
+	cfg         Config
+	logged      bytes.Buffer
+	changed     []string
+	recommended recommended
 }
 
 func (w *world) replay(_ context.Context, a alert.Alert) ([]alert.Alert, error) {
@@ -211,7 +212,7 @@ func newWorld(t *testing.T) *world {
 	if w.privacy, err = privacy.New(privacy.Config{Store: &groupStore{}, Key: secret.New([]byte("key"))}); err != nil {
 		t.Fatal(err)
 	}
-	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}, nil), Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Privacy: w.privacy, Intel: &w.intel, Logger: logger}
+	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}, nil), Recommendations: &w.recommended, Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Privacy: w.privacy, Intel: &w.intel, Logger: logger}
 	w.API, err = New(w.cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -91,7 +91,7 @@ func NewJudge(cfg JudgeConfig) (*Judge, error) {
 
 // The pace of looking: a pass is at most a fiftieth of the time.
 const (
-	minPause  = 5 * time.Second
+	minPause  = 2 * time.Second
 	idleShare = 50
 	// pageDevices is how many devices are read at once.
 	pageDevices = 200
