@@ -136,9 +136,11 @@ type Filter struct {
 	Type     string
 	Status   Status
 	Severity Severity
-	After    uint64 // only alerts with a greater sequence
-	Before   uint64 // only alerts with a smaller sequence
-	Limit    int    // 1..1000; 0 means 100
+	OfHub    bool      // only alerts about the hub itself
+	From, To time.Time // of FirstSeen, both inclusive
+	After    uint64    // only alerts with a greater sequence
+	Before   uint64    // only alerts with a smaller sequence
+	Limit    int       // 1..1000; 0 means 100
 }
 
 // Verdict is what somebody says of an alert.
@@ -205,7 +207,8 @@ type Raised struct {
 type Store interface {
 	// Raise adds a, or, when one with its key stands already, adds a.Count to the count, moves LastSeen and LastMessage and
 	// adds evidence, unless a.LastMessage is not beyond the stored one (a replay). A resolved alert that grows is open
-	// again. A new or reopened one that a suppression fits at a.LastSeen is suppressed. created tells whether it is new; the stored
+	// again. A new or reopened one is dismissed when its type and day are (AggregateStore), and suppressed when a suppression fits it
+	// at a.LastSeen. created tells whether it is new; the stored
 	// alert is returned, without its evidence.
 	Raise(ctx context.Context, a Alert) (stored Alert, created bool, err error)
 	// Alerts lists, newest first, without evidence.

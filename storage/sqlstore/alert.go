@@ -82,11 +82,11 @@ func (s *Store) raise(ctx context.Context, c Conn, a alert.Alert) (r alert.Raise
 		}
 		n, err := one(ctx, s, c, "create alert", scanInt, `INSERT INTO alerts (id, type, severity, title, description, device, module, grp, indicator, source, day,
 			remote, local, protocol, direction, count, first_seen, last_seen, last_message, status, status_time, status_by, comment, suppression, until, evidence)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 0, '', '', $21, $22, $23)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, '', $23, $24, $25)
 			ON CONFLICT DO NOTHING RETURNING sequence`,
 			a.ID, a.Type, string(a.Severity), a.Title, a.Description, a.Device, a.Module, a.Group, a.Indicator, a.Source, a.Day,
 			a.Remote, a.Local, a.Protocol, a.Direction, a.Count, micros(a.FirstSeen), micros(a.LastSeen), int64(a.LastMessage),
-			string(r.Status), r.Suppression, micros(r.SuppressedUntil), evidence)
+			string(r.Status), micros(r.StatusTime), r.StatusBy, r.Suppression, micros(r.SuppressedUntil), evidence)
 		if errors.Is(err, errNoRow) {
 			return r, fault.New(fault.AlreadyExists, "alert %s exists already", a.ID)
 		}
@@ -131,9 +131,15 @@ func evidenceText(es []alert.Evidence) (string, error) {
 	return b.String(), err
 }
 
-// holdBack suppresses a when a suppression fits it.
+// holdBack dismisses a when somebody dismissed its type and day, and suppresses it when a suppression fits it.
 func (s *Store) holdBack(ctx context.Context, c Conn, a *alert.Alert) error {
 	a.Suppression, a.SuppressedUntil = "", time.Time{}
+	if v, dismissed, err := s.dismissal(ctx, c, a); err != nil || dismissed {
+		if dismissed {
+			a.Status, a.StatusTime, a.StatusBy = alert.Dismissed, v.Time, v.By
+		}
+		return err
+	}
 	found, err := one(ctx, s, c, "read suppressions", scanSuppression, selectSuppression+`WHERE expires > $1 AND type IN ('', $2) AND device IN ('', $3)
 		AND indicator IN ('', $4) ORDER BY expires DESC, id LIMIT 1`, micros(a.LastSeen), a.Type, a.Device, a.Indicator)
 	if errors.Is(err, errNoRow) {
@@ -170,6 +176,15 @@ func (s *Store) Alerts(ctx context.Context, f alert.Filter) ([]alert.Alert, erro
 		if c.value != "" {
 			where = append(where, c.column+" = "+q.arg(c.value))
 		}
+	}
+	if f.OfHub {
+		where = append(where, "device = ''")
+	}
+	if !f.From.IsZero() {
+		where = append(where, "first_seen >= "+q.arg(micros(f.From)))
+	}
+	if !f.To.IsZero() {
+		where = append(where, "first_seen <= "+q.arg(micros(f.To)))
 	}
 	return list(ctx, s, s.b.Reader, "list alerts", scanAlert,
 		selectAlert+`WHERE `+strings.Join(where, " AND ")+` ORDER BY sequence DESC LIMIT `+q.arg(pageLimit(f.Limit)), q.args...)

@@ -49,6 +49,7 @@ type Store interface {
 	command.Sessions
 	dps.Store
 	alert.Store
+	alert.AggregateStore
 	record.Store
 	window.Store
 	posture.Store
@@ -97,6 +98,7 @@ func All(t *testing.T, open Open) {
 	t.Run("Sphere", func(t *testing.T) { Sphere(t, open) })
 	t.Run("Alerts", func(t *testing.T) { Alerts(t, open) })
 	t.Run("AlertLives", func(t *testing.T) { AlertLives(t, open) })
+	t.Run("Aggregates", func(t *testing.T) { Aggregates(t, open) })
 	t.Run("SecurityEvents", func(t *testing.T) { SecurityEvents(t, open) })
 	t.Run("Activity", func(t *testing.T) { Activity(t, open) })
 	t.Run("Posture", func(t *testing.T) { Posture(t, open) })
