@@ -17,6 +17,7 @@ import (
 	"github.com/vauban-iot/vauban/head/https"
 	"github.com/vauban-iot/vauban/head/provisioning"
 	"github.com/vauban-iot/vauban/head/rest"
+	securityhead "github.com/vauban-iot/vauban/head/security"
 	"github.com/vauban-iot/vauban/head/service"
 	"github.com/vauban-iot/vauban/head/signin"
 	"github.com/vauban-iot/vauban/head/sphere"
@@ -31,6 +32,7 @@ type web struct {
 	api          http.Handler
 	provisioning *provisioning.Head
 	service      *service.Head
+	defender     *securityhead.Head
 	device       *https.Head
 	metrics      http.Handler
 	sockets      *upgrade.Head
@@ -62,6 +64,9 @@ func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web,
 		Policies: n.policies, Network: n.network, Containment: n.hub, Privacy: n.security.privacy, Throttles: n.throttles, Subscriptions: n.subscriptions, Intel: n.feeds, Provisioning: n.Provisioning, Logger: n.log,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if w.defender, err = n.newDefenderREST(); err != nil {
 		return nil, err
 	}
 	w.console, err = ui.New(ui.Config{
@@ -103,6 +108,8 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		guarded(rw, r, w.program, w.n.signin)
 	case sphere.Owns(segments):
 		guarded(rw, r, w.program, w.n.tenants)
+	case securityhead.Owns(segments):
+		guarded(rw, r, w.program, w.defender)
 	case w.n.attestation.Owns(segments):
 		guarded(rw, r, w.fromDevice, w.n.attestation)
 	case w.provisioning.Owns(segments):

@@ -192,6 +192,7 @@ func (w *world) raise(device, kind, day string, severity alert.Severity, count i
 
 func TestSolutions_LiveAsResources(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "DEF-25")
 	w := newWorld(t)
 	w.refused(w.do("GET", ours, ""), 404, "ResourceNotFound", `no IoT security solution "default"`)
 	if got := w.want(200, w.do("GET", sols, "")).Body.String(); got != `{"value":[]}` {
@@ -418,6 +419,7 @@ func TestAnalytics_Counts(t *testing.T) {
 
 func TestAggregatedAlerts(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "DEF-25")
 	w := newWorld(t)
 	base := ours + "/analyticsModels/default/aggregatedAlerts"
 	w.refused(w.do("GET", base, ""), 404, "ResourceNotFound", "solution")
@@ -481,6 +483,7 @@ func TestAggregatedAlerts(t *testing.T) {
 
 func TestAggregatedAlerts_Pages(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "DEF-25")
 	w := newWorld(t)
 	w.want(201, w.do("PUT", ours, put("")))
 	var as []alert.Alert
@@ -508,6 +511,7 @@ func TestAggregatedAlerts_Pages(t *testing.T) {
 
 func TestDeviceSecurityGroups(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "DEF-25")
 	w := newWorld(t)
 	base := hubID + "/providers/Microsoft.Security/deviceSecurityGroups"
 	all := w.want(200, w.do("GET", base, "")).values()
@@ -545,6 +549,7 @@ func TestDeviceSecurityGroups(t *testing.T) {
 
 func TestIoTAlerts(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "DEF-25")
 	w := newWorld(t)
 	get := func(scope, query string) answered {
 		return w.as(admin, "GET", scope+"/providers/Microsoft.Security/iotAlerts"+query, "")
