@@ -12,11 +12,12 @@ import (
 	"github.com/vauban-iot/vauban/iot"
 )
 
-// connection is one that the hub saw.
+// connection is one that the hub or the provisioning service saw.
 type connection struct {
 	id     iot.ID
 	remote netip.AddrPort
 	at     time.Time
+	to     string // what it was with, for people
 }
 
 const (
@@ -28,13 +29,20 @@ const (
 
 // Connected hears that a device connected from remote, an address with or without a port. It waits for nothing.
 func (d *Detector) Connected(id iot.ID, remote string) {
-	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return
+	if ap, err := netip.ParseAddrPort(remote); err == nil {
+		d.saw(id, ap.Addr(), "hub")
 	}
+}
+
+// Provisioned hears that a device proved itself to the provisioning service from an address. It waits for nothing.
+func (d *Detector) Provisioned(id iot.ID, from netip.Addr) {
+	d.saw(id, from, "provisioning service")
+}
+
+func (d *Detector) saw(id iot.ID, from netip.Addr, to string) {
 	select {
 	// The port is the client's passing one, and no indicator is about those.
-	case d.connections <- connection{id, netip.AddrPortFrom(ap.Addr(), 0), d.cfg.Now()}:
+	case d.connections <- connection{id, netip.AddrPortFrom(from, 0), d.cfg.Now(), to}:
 	default:
 		d.m.unseen.Inc()
 	}
@@ -82,9 +90,9 @@ func connectionAlert(c connection, hit intel.Indicator) alert.Alert {
 	at := c.at.UTC()
 	return alert.Alert{
 		ID: nonce.New(), Type: TiConnection, Severity: severity(hit.Confidence), Title: "Suspicious IP address communication",
-		Description: fmt.Sprintf("Device %s connected to the hub from %s, which is on a list of known bad addresses (%s, as %s). "+
+		Description: fmt.Sprintf("Device %s connected to the %s from %s, which is on a list of known bad addresses (%s, as %s). "+
 			"Someone else may use its credentials, or its own network may have taken part in an attack: find out whose address it is, and change the credentials if in doubt.",
-			c.id, host(c.remote.Addr()), hit.Place(), known(hit)),
+			c.id, c.to, host(c.remote.Addr()), hit.Place(), known(hit)),
 		Device: c.id.Device, Module: c.id.Module, Indicator: hit.String(), Source: hit.Place(), Day: at.Format(time.DateOnly),
 		Remote: host(c.remote.Addr()), Protocol: "TCP", Direction: "In", Count: 1, FirstSeen: at, LastSeen: at,
 	}

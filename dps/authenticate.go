@@ -56,10 +56,41 @@ func refused(format string, args ...any) error {
 	return fault.Wrap(fault.Unauthorized, fmt.Errorf(format, args...), "the credentials are not accepted")
 }
 
+// Rejection is why credentials proved nothing, as far as somebody should hear of it (defender §2.2).
+type Rejection int
+
+// The rejections.
+const (
+	ExpiredToken        Rejection = iota + 1 // signed by the device's key, and too old
+	InvalidToken                             // signed by no key that is enrolled, or not readable
+	CertificateMismatch                      // not the enrolled one
+	CertificateExpired
+)
+
+// rejection is a failure with its reason. What it wraps stays the failure.
+type rejection struct {
+	why      Rejection
+	deviceID string
+	error
+}
+
+func (r *rejection) Unwrap() error { return r.error }
+
 // Authenticate finds the enrollment that admits the caller: the individual one, or else a group
 // (dps §8.1). Whatever is wrong is fault.Unauthorized, and a proven device whose
 // enrollment is disabled fault.Disabled; both have one public text.
 func (s *Service) Authenticate(ctx context.Context, c Credentials) (*Caller, error) {
+	caller, err := s.authenticate(ctx, c)
+	if err == nil && s.cfg.Connected != nil && c.Address.IsValid() {
+		s.cfg.Connected(caller.deviceID, c.Address)
+	}
+	if r, ok := errors.AsType[*rejection](err); ok && s.cfg.Rejected != nil {
+		s.cfg.Rejected(c, r.deviceID, r.why)
+	}
+	return caller, err
+}
+
+func (s *Service) authenticate(ctx context.Context, c Credentials) (*Caller, error) {
 	if !same(c.IDScope, s.cfg.IDScope) {
 		return nil, refused("unknown id scope %q", c.IDScope)
 	}
@@ -102,13 +133,16 @@ func (s *Service) individual(ctx context.Context, c *Caller, e Enrollment) error
 		a := e.Attestation
 		token, err := s.token(c.creds)
 		if err != nil {
+			if c.creds.Token != "" {
+				err = &rejection{InvalidToken, c.deviceID, err}
+			}
 			return err
 		}
 		if !token.Verify(a.PrimaryKey.Reveal()) && !token.Verify(a.SecondaryKey.Reveal()) { // over sr as sent (dps §2.1)
-			return refused("the token's signature does not verify")
+			return &rejection{InvalidToken, c.deviceID, refused("the token's signature does not verify")}
 		}
 		c.auth = Assignment{AuthType: AuthSAS, PrimaryKey: a.PrimaryKey, SecondaryKey: a.SecondaryKey}
-		return s.checkToken(token, c.creds)
+		return s.checkToken(token, c)
 	case X509:
 		return s.leaf(c, e)
 	case TPM:
@@ -131,7 +165,8 @@ func (s *Service) token(c Credentials) (sas.Token, error) {
 
 // checkToken checks a token whose signature verified: only then is its resource decoded
 // and compared, without regard to case (dps §2.1).
-func (s *Service) checkToken(t sas.Token, c Credentials) error {
+func (s *Service) checkToken(t sas.Token, caller *Caller) error {
+	c := caller.creds
 	path, err := t.ResourcePath()
 	if err != nil {
 		return refused("the token's resource cannot be read: %w", err)
@@ -140,7 +175,7 @@ func (s *Service) checkToken(t sas.Token, c Credentials) error {
 		return refused("the token is for %q", path)
 	}
 	if s.now().After(t.Expiry.Add(access.Skew)) {
-		return refused("the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+		return &rejection{ExpiredToken, caller.deviceID, refused("the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))}
 	}
 	return nil
 }
@@ -169,11 +204,11 @@ func (s *Service) symmetricGroup(ctx context.Context, c *Caller) error {
 			if t.Verify(one) || t.Verify(two) {
 				c.enrollment = g.Enrollment
 				c.auth = Assignment{AuthType: AuthSAS, PrimaryKey: secret.New(one), SecondaryKey: secret.New(two)}
-				return s.checkToken(t, c.creds)
+				return s.checkToken(t, c)
 			}
 		}
 	}
-	return refused("no enrollment admits the token")
+	return &rejection{InvalidToken, "", refused("no enrollment admits the token")}
 }
 
 // derive makes a device's key from a group's. An unset key gives none: one derived from
@@ -220,9 +255,11 @@ func (s *Service) leaf(c *Caller, e Enrollment) error {
 	now := s.now()
 	switch {
 	case !known:
-		return refused("the certificate is not the enrolled one")
-	case now.Before(leaf.NotBefore) || now.After(leaf.NotAfter):
-		return refused("the certificate is not in force")
+		return &rejection{CertificateMismatch, c.deviceID, refused("the certificate is not the enrolled one")}
+	case now.After(leaf.NotAfter):
+		return &rejection{CertificateExpired, c.deviceID, refused("the certificate is not in force: it expired")}
+	case now.Before(leaf.NotBefore):
+		return refused("the certificate is not in force yet")
 	case !clientUsage(leaf):
 		return refused("the certificate is not for client authentication")
 	}
@@ -269,7 +306,7 @@ func (s *Service) certificateGroup(ctx context.Context, c *Caller) error {
 	}
 	var nearest *group
 	var reason error
-	depth := 0
+	depth, expired := 0, false
 	for _, g := range groups {
 		for _, ca := range g.authorities {
 			if !slices.ContainsFunc(certs, func(p *x509.Certificate) bool { return bytes.Equal(p.RawIssuer, ca.RawSubject) }) {
@@ -278,6 +315,10 @@ func (s *Service) certificateGroup(ctx context.Context, c *Caller) error {
 			chain, err := pki.VerifyChain(certs, []*x509.Certificate{ca}, s.now())
 			if err != nil {
 				reason = err
+				if errors.Is(err, pki.ErrExpired) && s.now().After(certs[0].NotAfter) { // of this CA, when it was in force?
+					_, err := pki.VerifyChain(certs, []*x509.Certificate{ca}, certs[0].NotAfter)
+					expired = expired || err == nil
+				}
 				continue
 			}
 			d := slices.IndexFunc(chain, ca.Equal)
@@ -297,7 +338,11 @@ func (s *Service) certificateGroup(ctx context.Context, c *Caller) error {
 		if reason == nil {
 			reason = errors.New("no group's CA issued it")
 		}
-		return refused("the certificate is refused: %w", reason)
+		err := refused("the certificate is refused: %w", reason)
+		if expired {
+			err = &rejection{CertificateExpired, certs[0].Subject.CommonName, err}
+		}
+		return err
 	}
 	if s.cfg.Vouch != nil {
 		vouched, err := s.cfg.Vouch(ctx, certs)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -28,7 +29,13 @@ type Config struct {
 	Secret secret.Secret
 	// Vouch says whether a certificate below a group's CA, whose chain verified, still counts, when somebody else answers for it
 	// (vouched): it is not exchanged for another. Nil: nobody is asked. Failures are fault.Unauthorized, Disabled and Unavailable.
-	Vouch  func(ctx context.Context, chain []*x509.Certificate) (vouched bool, err error)
+	Vouch func(ctx context.Context, chain []*x509.Certificate) (vouched bool, err error)
+	// Connected hears of every caller that proved itself: its id at the hub, and from where it calls, as far as anybody knows. It waits
+	// for nothing; nil: nobody does.
+	Connected func(deviceID string, from netip.Addr)
+	// Rejected hears of credentials that proved nothing. deviceID is that of the enrollment they are of; empty: they are of none, and the
+	// registration id is whatever the caller made up. It waits for nothing; nil: nobody does.
+	Rejected func(c Credentials, deviceID string, why Rejection)
 	Limits Limits
 	Now    func() time.Time
 	Logger *slog.Logger // nil: slog.Default()

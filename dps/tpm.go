@@ -135,13 +135,13 @@ func (s *Service) answer(ctx context.Context, c *Caller, e Enrollment) error {
 	for _, at := range []time.Time{s.now(), s.now().Add(-challengeLife)} {
 		if key := s.challengeKey(&e, generation, at); token.Verify(key) {
 			c.challenge, c.generation = key, generation
-			return s.checkToken(token, c.creds)
+			return s.checkToken(token, c)
 		}
 	}
 	// What a registration was begun with still asks for its outcome.
 	if key := s.ops.challenge(fold(c.RegistrationID()), s.now(), token.Verify); key != nil {
 		c.challenge, c.spent = key, true
-		return s.checkToken(token, c.creds)
+		return s.checkToken(token, c)
 	}
 	return refused("the token's signature verifies with no challenge that is open")
 }

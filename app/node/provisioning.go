@@ -34,6 +34,9 @@ func (n *Node) newProvisioning(ctx context.Context, issuer *pki.DeviceAuthority)
 	}
 	return dps.New(dps.Config{
 		IDScope: n.settings.idScope, Store: n.State, Hub: ownHub{n.hub, issuer}, Dial: dialHub, Webhooks: newAsker(), Secret: key, Vouch: n.vouch, Logger: n.log,
+		Rejected: n.security.notProvisioned,
+		// Nobody is served before the detector is there.
+		Connected: func(device string, from netip.Addr) { n.detector.Provisioned(iot.ID{Device: device}, from) },
 	})
 }
 
