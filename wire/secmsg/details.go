@@ -23,11 +23,16 @@ type (
 		UserID        uint32 `json:"user_id"`
 		Executable    string `json:"executable,omitempty"`
 		CommandLine   string `json:"commandline,omitempty"`
+		// Schema 3.0. Without a direction the byte counts tell which side sent.
+		Direction *string `json:"direction,omitempty"`
+		Hits      uint64  `json:"hit_count,omitempty"`
 	}
 	portDetails struct {
 		LocalAddress string `json:"local_address"`
 		LocalPort    uint16 `json:"local_port"`
 		Protocol     string `json:"protocol"`
+		ProcessID    uint32 `json:"process_id,omitempty"`
+		Executable   string `json:"executable,omitempty"`
 	}
 	checkDetails struct {
 		ID          string `json:"BaselineCheckId"`
@@ -60,7 +65,7 @@ func (e *Event) Details() (rows []json.RawMessage, form string) {
 				rows = append(rows, b.Bytes())
 			}
 		case ListeningPort:
-			add(portDetails{text4(it.Local.Addr()), it.Local.Port(), it.Protocol})
+			add(portDetails{text4(it.Local.Addr()), it.Local.Port(), it.Protocol, it.ProcessID, it.Executable})
 		default:
 			add(it)
 		}
@@ -70,10 +75,14 @@ func (e *Event) Details() (rows []json.RawMessage, form string) {
 	}
 	for i := range e.Flows {
 		f := &e.Flows[i]
-		add(flowDetails{
+		d := flowDetails{
 			text4(f.Local.Addr()), f.Local.Port(), text4(f.Remote.Addr()), f.Remote.Port(), f.Protocol, f.BytesIn, f.BytesOut,
-			f.ProcessID, f.UserID, f.Executable, f.CommandLine,
-		})
+			f.ProcessID, f.UserID, f.Executable, f.CommandLine, nil, f.Hits,
+		}
+		if f.Direction != direction(f.BytesIn, f.BytesOut) {
+			d.Direction = &f.Direction
+		}
+		add(d)
 	}
 	for i := range e.Checks {
 		add(checkDetails(e.Checks[i]))
@@ -105,8 +114,16 @@ func DecodeDetails(form, name string, details []byte) (Event, error) {
 		}
 		return r.Events[0], nil
 	}
+	if err := e.detail(details); err != nil {
+		return Event{}, err
+	}
+	return e, nil
+}
+
+// detail adds the item that a row of EventDetails tells of.
+func (e *Event) detail(row []byte) error {
 	item := func(into any) error {
-		if err := json.Unmarshal(details, into); err != nil {
+		if err := json.Unmarshal(row, into); err != nil {
 			return jsonError(err)
 		}
 		return nil
@@ -115,43 +132,46 @@ func DecodeDetails(form, name string, details []byte) (Event, error) {
 		parsed, _ := netip.ParseAddr(a) // an invalid one is one that was not given
 		return netip.AddrPortFrom(parsed, port)
 	}
-	var err error
-	switch name {
+	switch e.Name {
 	case "NetworkActivity":
 		var d flowDetails
-		err = item(&d)
-		e.Flows = []Flow{{
+		if err := item(&d); err != nil {
+			return err
+		}
+		f := Flow{
 			Local: address(d.LocalAddress, d.LocalPort), Remote: address(d.RemoteAddress, d.RemotePort), Protocol: protocolName(d.Protocol),
 			Direction: direction(d.BytesIn, d.BytesOut), BytesIn: d.BytesIn, BytesOut: d.BytesOut,
-			ProcessID: d.ProcessID, UserID: d.UserID, Executable: d.Executable, CommandLine: d.CommandLine,
-		}}
+			ProcessID: d.ProcessID, UserID: d.UserID, Executable: d.Executable, CommandLine: d.CommandLine, Hits: d.Hits, Item: len(e.Flows),
+		}
+		if d.Direction != nil {
+			switch f.Direction = ""; *d.Direction {
+			case In, Out:
+				f.Direction = *d.Direction
+			}
+		}
+		e.Flows = append(e.Flows, f)
 	case "ListeningPorts":
 		var d portDetails
-		err = item(&d)
-		e.Payload = []Item{ListeningPort{Local: address(d.LocalAddress, d.LocalPort), Protocol: protocolName(d.Protocol)}}
+		if err := item(&d); err != nil {
+			return err
+		}
+		e.Payload = append(e.Payload, ListeningPort{
+			Local: address(d.LocalAddress, d.LocalPort), Protocol: protocolName(d.Protocol), ProcessID: d.ProcessID, Executable: d.Executable,
+		})
 	case "Baseline":
 		var d checkDetails
-		err = item(&d)
-		e.Checks = []BaselineCheck{BaselineCheck(d)}
-	case "SystemInformation":
-		var d SystemInformation
-		err = item(&d)
-		e.Payload = []Item{d}
-	case "Process":
-		var d Process
-		err = item(&d)
-		e.Payload = []Item{d}
-	case "Log":
-		var d Record
-		err = item(&d)
-		e.Payload = []Item{d}
+		if err := item(&d); err != nil {
+			return err
+		}
+		e.Checks = append(e.Checks, BaselineCheck(d))
 	default:
-		err = &MalformedError{Offset: -1, Reason: "details of " + quote(name) + " are of no known form"}
+		it, err := itemOf(e.Name, row)
+		if err != nil {
+			return err
+		}
+		e.Payload = append(e.Payload, it)
 	}
-	if err != nil {
-		return Event{}, err
-	}
-	return e, nil
+	return nil
 }
 
 // Login is somebody who signed in on a device, or tried to.
@@ -171,6 +191,13 @@ func (e *Event) Logins() []Login {
 	}
 	var all []Login
 	for i, item := range e.Payload {
+		if record, ok := item.(LoginRecord); ok {
+			if l, ok := record.login(); ok {
+				l.Item = i
+				all = append(all, l)
+			}
+			continue
+		}
 		raw, ok := item.(Raw)
 		if !ok {
 			continue

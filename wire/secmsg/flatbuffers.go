@@ -264,7 +264,7 @@ func (r *Report) event(t table) {
 		e.Empty = len(e.Flows) == 0
 	case "SystemInformation":
 		s := SystemInformation{OS: p.string(0), Kernel: p.string(1), Hardware: p.string(2)}
-		if e.Empty = s == (SystemInformation{}); !e.Empty {
+		if e.Empty = s.IsZero(); !e.Empty {
 			e.Payload = []Item{s}
 		}
 	case "ListeningPorts":

@@ -210,10 +210,15 @@ func (r *Report) addrPort(address, port text) netip.AddrPort {
 	return netip.AddrPortFrom(a, uint16(p))
 }
 
-// protocolName is upper-case letters and digits, whatever the agent wrote.
+// protocolName is upper-case letters and digits, whatever the agent wrote, or what enumName calls an unknown number.
 func protocolName(s string) string {
 	const longest = 16
 	s = strings.ToUpper(s)
+	if n, ok := strings.CutPrefix(s, "UNKNOWN("); ok {
+		if v, err := strconv.ParseUint(strings.TrimSuffix(n, ")"), 10, 8); err == nil {
+			return enumName(nil, uint8(v))
+		}
+	}
 	if s == "" || len(s) > longest {
 		return "UNKNOWN"
 	}

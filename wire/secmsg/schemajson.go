@@ -1,6 +1,7 @@
 package secmsg
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -14,6 +15,9 @@ import (
 // The JSON form of the FlatBuffers schema (mti encoding 0): members are the field names,
 // enums and union types names or numbers, addresses the little-endian words of the other form
 // (defender §1.2). No device is known to send it; it serves for debugging.
+//
+// Schema 3.0, which the Linux agent sends, has the same envelope, but for an id and a version that are texts, and a payload
+// that is a list of items, each in the form of EventDetails (docs/agent-wire.md).
 
 type enum string
 
@@ -67,16 +71,56 @@ func (w words) addr() netip.Addr {
 	return a
 }
 
+// maxItems3 is how many items a message of schema 3.0 may hold; a message of MaxSize has not the room for as many that say something.
+const maxItems3 = 1 << 14
+
 type schemaMessage struct {
 	ID      string            `json:"security_module_id"`
-	Version uint32            `json:"security_module_version"`
+	Version moduleVersion     `json:"security_module_version"`
 	Events  []json.RawMessage `json:"events"`
 }
 
+type moduleVersion string
+
+// UnmarshalJSON takes a text, or the number of the other form: one byte, one byte, two bytes.
+func (m *moduleVersion) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '"' {
+		return json.Unmarshal(data, (*string)(m))
+	}
+	var v uint32
+	err := json.Unmarshal(data, &v)
+	if v != 0 {
+		*m = moduleVersion(fmt.Sprintf("%d.%d.%d", v>>24, v>>16&0xff, v&0xffff))
+	}
+	return err
+}
+
+type eventID string
+
+// UnmarshalJSON takes a text, or the bytes of the other form as a list of numbers.
+func (id *eventID) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '"' {
+		return json.Unmarshal(data, (*string)(id))
+	}
+	var list struct {
+		Value []uint16 `json:"value"`
+	}
+	if err := json.Unmarshal(data, &list); err != nil {
+		return err
+	}
+	if b := make([]byte, 16); len(list.Value) == len(b) {
+		for i, n := range list.Value {
+			b[i] = byte(n)
+		}
+		if slices.ContainsFunc(b, func(b byte) bool { return b != 0 }) {
+			*id = eventID(hex.EncodeToString(b))
+		}
+	}
+	return nil
+}
+
 type schemaEvent struct {
-	ID struct {
-		Value []uint16 `json:"value"` // bytes, as a list of numbers
-	} `json:"id"`
+	ID       eventID         `json:"id"`
 	Time     uint32          `json:"time"`
 	Interval uint32          `json:"collection_interval"`
 	Type     payloadEnum     `json:"payload_type"`
@@ -115,11 +159,10 @@ func (r *Report) decodeSchemaJSON(body []byte) error {
 		return jsonError(err)
 	}
 	r.Agent = m.ID
-	if v := m.Version; v != 0 {
-		r.AgentVersion = fmt.Sprintf("%d.%d.%d", v>>24, v>>16&0xff, v&0xffff)
-	}
+	r.AgentVersion = string(m.Version)
+	room := maxItems3
 	for _, raw := range m.Events {
-		e, err := schemaJSONEvent(raw)
+		e, err := r.schemaJSONEvent(raw, &room)
 		if err != nil {
 			r.skip("an event was left out: %v", err)
 			continue
@@ -129,28 +172,57 @@ func (r *Report) decodeSchemaJSON(body []byte) error {
 	return nil
 }
 
-func schemaJSONEvent(raw json.RawMessage) (Event, error) {
+func (r *Report) schemaJSONEvent(raw json.RawMessage, room *int) (Event, error) {
 	var v schemaEvent
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return Event{}, jsonError(err)
 	}
 	e := Event{
-		Name: string(v.Type.enum), Time: time.Unix(int64(v.Time), 0).UTC(), Interval: time.Duration(v.Interval) * time.Second,
+		ID: string(v.ID), Name: string(v.Type.enum), Time: time.Unix(int64(v.Time), 0).UTC(), Interval: time.Duration(v.Interval) * time.Second,
 	}
-	if id := make([]byte, 16); len(v.ID.Value) == len(id) {
-		for i, n := range v.ID.Value {
-			id[i] = byte(n)
-		}
-		if slices.ContainsFunc(id, func(b byte) bool { return b != 0 }) {
-			e.ID = hex.EncodeToString(id)
-		}
+	var err error
+	if p := bytes.TrimLeft(v.Payload, " \t\r\n"); len(p) > 0 && p[0] == '[' || slices.Contains(events3, e.Name) {
+		err = r.items3(&e, p, room)
+	} else {
+		err = e.schemaPayload(v.Payload)
 	}
-	err := e.schemaPayload(v.Payload)
 	if err != nil {
 		return Event{}, jsonError(err)
 	}
 	e.Empty = len(e.Flows) == 0 && len(e.Checks) == 0 && len(e.Payload) == 0
 	return e, nil
+}
+
+// items3 reads the list of items of schema 3.0. Items that cannot be read are left out and counted.
+func (r *Report) items3(e *Event, list json.RawMessage, room *int) error {
+	if !knownEvent(e.Name) {
+		return fmt.Errorf("its payload is of the unknown type %s", quote(e.Name))
+	}
+	var items []json.RawMessage
+	if len(list) > 0 {
+		if err := json.Unmarshal(list, &items); err != nil {
+			return err
+		}
+	}
+	for i, item := range items {
+		if *room--; *room < 0 {
+			r.skip("%d items of %s were left out: a message holds at most %d", len(items)-i, quote(e.Name), maxItems3)
+			return nil
+		}
+		if err := e.detail(item); err != nil {
+			r.skip("an item of %s was left out: %v", quote(e.Name), err)
+		}
+	}
+	for i := range e.Flows {
+		f := &e.Flows[i]
+		f.Local, f.Remote = plain(f.Local), plain(f.Remote)
+	}
+	return nil
+}
+
+// plain takes IPv4 out of IPv6 and the zone away.
+func plain(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
 func (e *Event) schemaPayload(raw json.RawMessage) error {
@@ -194,7 +266,7 @@ func (e *Event) schemaPayload(raw json.RawMessage) error {
 		if err := json.Unmarshal(raw, &s); err != nil {
 			return err
 		}
-		if s != (SystemInformation{}) {
+		if !s.IsZero() {
 			e.Payload = []Item{s}
 		}
 	case "Heartbeat":

@@ -1,13 +1,13 @@
 // Package secmsg reads the security messages of Azure IoT agents (defender §1): the
 // FlatBuffers that NetX Duo's security module sends, and the JSON 1.0 of the older
-// agents. [Decode] takes the message's mti property and its body and returns a [Report].
+// agents and of our own Linux agent. [Decode] takes the message's mti property and its body and returns a [Report].
 //
 // Everything in a message was chosen by the peer. Decode bounds what it allocates by what a
 // message of [MaxSize] can honestly hold, never panics, and cuts what it quotes. Addresses are
 // read in network order, as little-endian devices send them (§1.2); event ids are neither
 // unique nor unpredictable and device clocks may be wrong.
 //
-// [AppendFlatBuffers] writes the messages that simulated boards send.
+// [AppendFlatBuffers] writes the messages that simulated boards send, [AppendJSON] those of the Linux agent.
 package secmsg
 
 import (
@@ -63,7 +63,7 @@ type Report struct {
 	Encoding     string // FlatBuffers or JSON
 	Events       []Event
 	// Skipped counts events that were left out: union members this package does not
-	// know, and events of JSON that are not readable. The others stand in Events.
+	// know, and events of JSON, or items of schema 3.0, that are not readable. The others stand in Events.
 	Skipped int
 	// UnknownVersion is set when mti or MessageSchemaVersion name a version this package
 	// does not know; the body was read as the nearest one.
@@ -85,7 +85,7 @@ type Event struct {
 	Checks []BaselineCheck // of Baseline and OSBaseline
 	// Payload holds one Item per payload object, where Flows and Checks do not say it
 	// all: every object of a JSON 1.0 event as it came (Raw), and SystemInformation,
-	// ListeningPort, Process and Record of the other schema.
+	// ListeningPort, Process, Record and the items of the Linux agent of the other schema.
 	Payload []Item
 }
 
@@ -95,19 +95,19 @@ func (e *Event) IsHeartbeat() bool {
 	return e.Name == "Heartbeat" || e.Name == "SystemInformation" && e.Empty
 }
 
-// Flow is the traffic of one 5-tuple. A FlatBuffers flow carries both directions; JSON 1.0
+// Flow is the traffic of one 5-tuple. A flow of FlatBuffers or of schema 3.0 carries both directions; JSON 1.0
 // has a flow for each.
 type Flow struct {
 	Local, Remote netip.AddrPort // invalid: not given; port 0: none (ICMP)
 	Protocol      string         // TCP, UDP, ICMP, or another name in upper case; UNKNOWN(n) for an unknown number
-	Direction     string         // In, Out, or "" when both or unknown
+	Direction     string         // In, Out, or "" when both or unknown. Schema 3.0 and JSON 1.0 say who began, FlatBuffers who sent
 	BytesIn       uint64         // IP payload; zero in JSON 1.0, which does not count
 	BytesOut      uint64
 	Executable    string
 	CommandLine   string
 	ProcessID     int64
-	UserID        uint32    // FlatBuffers only
-	Hits          uint64    // connections an aggregated JSON event stands for; 0: not said
+	UserID        uint32    // not in JSON 1.0
+	Hits          uint64    // connections an aggregated event stands for; 0: not said
 	First, Last   time.Time // of those, by the device's clock; zero: not said
 	Item          int       // which of the event's details it is
 }
@@ -118,7 +118,8 @@ const (
 	Out = "Out"
 )
 
-// Item is a payload object: Raw, SystemInformation, ListeningPort, Process or Record.
+// Item is a payload object: Raw, SystemInformation, ListeningPort, Process, Record, LoginRecord, Package, Peripheral,
+// FileChange, Statistic, DNSQuery, LocalUser or FirewallRule.
 type Item interface{ item() }
 
 // Raw is a payload object of JSON 1.0 as it came.
@@ -127,17 +128,34 @@ type Raw json.RawMessage
 // MarshalJSON returns r.
 func (r Raw) MarshalJSON() ([]byte, error) { return json.RawMessage(r).MarshalJSON() }
 
-// SystemInformation describes a device; RTOS firmware fills OS only.
+// SystemInformation describes a device. RTOS firmware fills OS only; what is below Hardware comes from the Linux agent (defender §1.4).
 type SystemInformation struct {
 	OS       string `json:"os_info,omitempty"`
 	Kernel   string `json:"kernel_info,omitempty"`
 	Hardware string `json:"hw_info,omitempty"`
+
+	HostName         string `json:"host_name,omitempty"`
+	HardwareVendor   string `json:"hardware_vendor,omitempty"`
+	HardwareModel    string `json:"hardware_model,omitempty"`
+	HardwareSerial   string `json:"hardware_serial_number,omitempty"`
+	FirmwareVendor   string `json:"firmware_vendor,omitempty"`
+	FirmwareVersion  string `json:"firmware_version,omitempty"`
+	OSDistribution   string `json:"os_dist,omitempty"`     // debian
+	OSVersion        string `json:"os_version,omitempty"`  // 12
+	OSPlatform       string `json:"os_platform,omitempty"` // Linux
+	OSArchitecture   string `json:"os_arch,omitempty"`     // x86_64
+	AgentType        string `json:"agent_type,omitempty"`  // Edge or Standalone
+	AgentVersion     string `json:"agent_version,omitempty"`
+	PhysicalMemoryKB uint64 `json:"total_physical_memory_kb,omitempty"` // KiB
+	NICs             []NIC  `json:"nics,omitempty"`
 }
 
 // ListeningPort is an open socket.
 type ListeningPort struct {
-	Local    netip.AddrPort `json:"local"`
-	Protocol string         `json:"protocol"`
+	Local      netip.AddrPort `json:"local"`
+	Protocol   string         `json:"protocol"`
+	ProcessID  uint32         `json:"process_id,omitempty"` // zero: not known
+	Executable string         `json:"executable,omitempty"`
 }
 
 // BaselineCheck is the outcome of a check of the system's configuration.
@@ -254,14 +272,14 @@ func parseMTI(s string) (m mti, ok bool) {
 	return m, true
 }
 
-// known reports whether m names a schema with a published form: JSON 1.0, and the later
-// schemas 2.0 and 2.3, of raw events (defender §1.1). Versions between those are compatible.
+// known reports whether m names a schema whose form is known, of raw events: JSON 1.0, the later
+// schemas 2.0 and 2.3 (defender §1.1), between which versions are compatible, and our 3.0, which is JSON (§1.4).
 func (m mti) known() bool {
 	if m.kind != 0 {
 		return false
 	}
 	return m.encoding == encodingFlatBuffers && m.major == 2 && m.minor <= 3 ||
-		m.encoding == encodingJSON && (m.major == 1 || m.major == 2 && m.minor <= 3)
+		m.encoding == encodingJSON && (m.major == 1 || m.major == 2 && m.minor <= 3 || m.major == 3 && m.minor == 0)
 }
 
 const (
