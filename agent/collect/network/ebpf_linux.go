@@ -156,7 +156,7 @@ func packetProgram(flows int) asm.Instructions {
 		host, outgoing                  = 0, 4
 	)
 	const lastEcho = 129 // type of ICMPv6
-	const ( // on the stack, below the frame pointer
+	const (              // on the stack, below the frame pointer
 		key    = -keySize
 		value  = key - valueSize
 		length = value - 8  // of what follows the IP header

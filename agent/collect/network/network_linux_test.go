@@ -258,7 +258,9 @@ func TestEBPF_SeesWhatIsOver(t *testing.T) {
 	s.wait(t, "a short connection", func(f secmsg.Flow) bool {
 		return f.Local == local && f.Direction == secmsg.Out && f.BytesIn > 100
 	})
-	s.wait(t, "a ping from there", func(f secmsg.Flow) bool { return f.Protocol == "ICMP" && f.Direction == secmsg.In && f.Local.Addr().Is4() })
+	s.wait(t, "a ping from there", func(f secmsg.Flow) bool {
+		return f.Protocol == "ICMP" && f.Direction == secmsg.In && f.Local.Addr().Is4()
+	})
 }
 
 // Only the interfaces that were asked for count.
