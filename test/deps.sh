@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests stand on, as far as it is missing: Debian packages (PostgreSQL,
-# Chromium, mosquitto, swtpm, openssl, Avro for Python) and the npm packages that judge Vauban. Run by `make deps`.
+# Chromium, mosquitto, swtpm, openssl, Avro for Python,
+# what the Linux agent's collectors read) and the npm packages that judge Vauban. Run by `make deps`.
 set -eu
 cd "$(dirname "$0")"
 
@@ -15,6 +16,11 @@ need swtpm swtpm
 need node nodejs
 need npm npm
 need openssl openssl
+need nft nftables
+need iptables-save iptables
+need rpmbuild rpm
+need utmpdump util-linux
+[ -x /lib/systemd/systemd-journal-remote ] || missing="$missing systemd-journal-remote"
 /usr/bin/python3 -c 'import avro' 2>/dev/null || missing="$missing python3-avro" # reads what we write
 if [ -n "$missing" ]; then
 	sudo=""

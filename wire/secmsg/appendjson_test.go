@@ -251,6 +251,29 @@ func TestEvent_LoginsAndProcessesOfLinux(t *testing.T) {
 	}
 }
 
+// What names people is masked in the Linux agent's messages as in the others'.
+func TestRewrite_Linux(t *testing.T) {
+	t.Parallel()
+	masked, err := Rewrite(IndicatorJSON, AppendJSON(nil, linuxReport), masks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, private := range []string{`"ada"`, `"eve"`, "ada;sudo", "sshd <x>", "sh -c", `"message":"m"`} {
+		if !bytes.Contains(AppendJSON(nil, linuxReport), []byte(private)) || bytes.Contains(masked, []byte(private)) {
+			t.Errorf("%s is not masked: %s", private, masked)
+		}
+	}
+	r, err := Decode(IndicatorJSON, masked)
+	if err != nil || len(r.Events) != len(linuxReport.Events) {
+		t.Fatalf("%d events, %v", len(r.Events), err)
+	}
+	for i := range r.Events {
+		if r.Events[i].Name == "Login" {
+			same(t, "logins", r.Events[i].Logins(), []Login{{"SOMEBODY", false, "203.0.113.5", 1, 0}, {"SOMEBODY", true, "", 9, 2}})
+		}
+	}
+}
+
 // FuzzAppendJSON requires that what was once read can be written and read again, whatever its first form.
 func FuzzAppendJSON(f *testing.F) {
 	all, _ := everything()

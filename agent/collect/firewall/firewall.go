@@ -96,7 +96,7 @@ func (s *Snapshot) run(ctx context.Context, tool string, args ...string) ([]byte
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	var complaint strings.Builder
+	var complaint limited
 	cmd.Stderr = &complaint
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -108,12 +108,20 @@ func (s *Snapshot) run(ctx context.Context, tool string, args ...string) ([]byte
 	b, err := io.ReadAll(io.LimitReader(out, maxOutput+1))
 	_, _ = io.Copy(io.Discard, out)
 	if failed := cmd.Wait(); failed != nil {
-		return nil, fmt.Errorf("%s: %w: %.200s", tool, failed, strings.TrimSpace(complaint.String()))
+		return nil, fmt.Errorf("%s: %w: %.200s", tool, failed, strings.TrimSpace(string(complaint)))
 	}
 	if err == nil && len(b) > maxOutput {
 		err = errors.New(tool + " lists more than 8 MiB")
 	}
 	return b, err
+}
+
+// limited keeps the begin of what a tool complains about.
+type limited []byte
+
+func (l *limited) Write(b []byte) (int, error) {
+	*l = append(*l, b[:min(len(b), maxText-len(*l))]...)
+	return len(b), nil
 }
 
 // The families a chain is about.
