@@ -116,16 +116,16 @@ func nftMatch(r *secmsg.FirewallRule, raw json.RawMessage) (narrow bool) {
 	}
 	switch l := m.Left; {
 	case l.Payload != nil:
-		switch f := l.Payload.Field; {
-		case f == "saddr":
+		switch f := l.Payload.Field; f {
+		case "saddr":
 			r.SourceAddress = right
-		case f == "daddr":
+		case "daddr":
 			r.DestinationAddress = right
-		case f == "sport":
+		case "sport":
 			r.SourcePort, r.Protocol = right, protocolOf(r.Protocol, l.Payload.Protocol)
-		case f == "dport":
+		case "dport":
 			r.DestinationPort, r.Protocol = right, protocolOf(r.Protocol, l.Payload.Protocol)
-		case f == "protocol" || f == "nexthdr":
+		case "protocol", "nexthdr":
 			r.Protocol = right
 		default:
 			r.Protocol = protocolOf(r.Protocol, l.Payload.Protocol)

@@ -89,11 +89,14 @@ func (w *Watcher) Run(ctx context.Context, emit func(collect.Observation)) error
 		return w.follow(ctx, w.cfg.AuthLogs[i], f)
 	}
 	var reasons []string
-	if err := w.journal(ctx, see); err == nil || ctx.Err() != nil {
+	err := w.journal(ctx, see)
+	if ctx.Err() != nil {
 		return nil
-	} else {
-		reasons = append(reasons, "no "+strings.Join(w.cfg.AuthLogs, ", "), "no journal: "+err.Error())
 	}
+	if len(w.cfg.AuthLogs) > 0 {
+		reasons = append(reasons, "no "+strings.Join(w.cfg.AuthLogs, ", "))
+	}
+	reasons = append(reasons, "no journal: "+err.Error())
 	if !there(w.cfg.Wtmp) && !there(w.cfg.Btmp) {
 		return fmt.Errorf("logins cannot be watched: %s, no %s and no %s; install a system log, or call the agent's helper from PAM and set Login_UsePAM", strings.Join(reasons, "; "), w.cfg.Wtmp, w.cfg.Btmp)
 	}

@@ -41,7 +41,6 @@ type Watcher struct {
 	cfg    Config
 	source atomic.Pointer[string]
 	lost   atomic.Uint64
-	self   uint32
 }
 
 var _ collect.Watcher = (*Watcher)(nil)
