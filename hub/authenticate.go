@@ -156,7 +156,7 @@ func (h *Hub) checkToken(ctx context.Context, c iot.Credentials, d registry.Iden
 		p.method = methodText(iot.AuthMethod{Scope: "hub", Type: "sas", By: "iothub", Rule: ruleOf(c)})
 		return nil
 	}
-	if err := h.checkOwnToken(t, d, refused); err != nil {
+	if err := h.checkOwnToken(t, d, refused, resource(d.ID)); err != nil {
 		return err
 	}
 	p.own = true
@@ -179,8 +179,8 @@ func (h *Hub) refused(ctx context.Context) (access.Refused, error) {
 	return h.cfg.Refused(ctx)
 }
 
-// checkOwnToken judges a token that d's own key should have signed, for nothing but d.
-func (h *Hub) checkOwnToken(t sas.Token, d registry.Identity, refused access.Refused) error {
+// checkOwnToken judges a token that d's own key should have signed, for nothing but path: the hub itself when that is empty.
+func (h *Hub) checkOwnToken(t sas.Token, d registry.Identity, refused access.Refused, path []string) error {
 	switch {
 	case d.ID.Module == "" && refused.DeviceSAS:
 		return fault.New(fault.Unauthorized, "tokens of devices are refused (disableDeviceSAS)")
@@ -194,7 +194,7 @@ func (h *Hub) checkOwnToken(t sas.Token, d registry.Identity, refused access.Ref
 		return fault.Wrap(fault.Unauthorized, err, "the token's resource cannot be read")
 	}
 	// The whole resource must be named: a device's token is not its module's (hub-device §6.2).
-	if len(scope.Path) != len(resource(d.ID)) || !scope.Covers(h.cfg.Hosts, resource(d.ID)...) {
+	if len(scope.Path) != len(path) || !scope.Covers(h.cfg.Hosts, path...) {
 		return fault.New(fault.Unauthorized, "the token is for another resource")
 	}
 	if !d.VerifyToken(t) {

@@ -68,7 +68,7 @@ func (h *Hub) checkActor(ctx context.Context, c iot.Credentials, target registry
 	if err != nil {
 		return err
 	}
-	if err := h.checkOwnToken(t, actor, refused); err != nil {
+	if err := h.checkOwnToken(t, actor, refused, resource(actor.ID)); err != nil {
 		return err
 	}
 	p.expires = t.Expiry

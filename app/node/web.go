@@ -127,7 +127,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.metrics.ServeHTTP(rw, r)
 	case w.n.files != nil && w.n.files.head.Owns(r.URL.Path):
 		w.n.files.head.ServeHTTP(rw, r)
-	case https.Owns(r.Method, segments), https.OwnsCall(r, segments):
+	case https.Owns(r.Method, segments), https.OwnsCall(r, segments), https.OwnsModule(r, segments):
 		w.device.ServeHTTP(rw, r)
 	default:
 		w.service.ServeHTTP(rw, r) // refuses what is not its own in Azure's words

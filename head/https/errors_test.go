@@ -11,6 +11,7 @@ import (
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/head/https"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/upload"
 	"github.com/vauban-iot/vauban/iot"
 )
@@ -19,6 +20,10 @@ import (
 type failing struct{ err error }
 
 func (f failing) Visit(context.Context, iot.Credentials) (iot.Visit, error) { return nil, f.err }
+
+func (f failing) ModuleOf(context.Context, iot.Credentials, string) (registry.Identity, error) {
+	return registry.Identity{}, f.err
+}
 
 func (f failing) InvokeFrom(context.Context, iot.ID, iot.ID, command.Method) (command.Result, error) {
 	return command.Result{}, f.err

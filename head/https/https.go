@@ -29,9 +29,10 @@ type Core interface {
 	Visit(ctx context.Context, c iot.Credentials) (iot.Visit, error)
 	// InvokeFrom calls a direct method for a module that proved itself.
 	InvokeFrom(ctx context.Context, caller, target iot.ID, m command.Method) (command.Result, error)
+	modules
 }
 
-// Head serves the API. It is an http.Handler for the requests that Owns and OwnsCall name.
+// Head serves the API. It is an http.Handler for the requests that Owns, OwnsCall and OwnsModule name.
 type Head struct {
 	core  Core
 	log   *slog.Logger
@@ -149,6 +150,9 @@ func (h *Head) serve(q *request, segments []string) error {
 	}
 	if OwnsCall(q.Request, segments) {
 		return h.invoke(q, segments)
+	}
+	if OwnsModule(q.Request, segments) {
+		return h.module(q, segments)
 	}
 	var ok bool
 	if q.id, q.segments, ok = split(segments); !ok {
