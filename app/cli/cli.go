@@ -1,4 +1,4 @@
-// Package cli is the command tree of the vauban binary. Beside it only app/azsphere, whose tree is part of this one, knows cobra.
+// Package cli is the command tree of the vauban binary. Beside it only app/azsphere and app/agentd, whose trees are part of this one, know cobra.
 package cli
 
 import (
@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vauban-iot/vauban/app/agentd"
 	"github.com/vauban-iot/vauban/app/azsphere"
 )
 
@@ -55,7 +56,7 @@ func Code(err error, stderr io.Writer) int {
 		return exitOK
 	}
 	fmt.Fprintf(stderr, "vauban: %v\n", err)
-	if _, ok := errors.AsType[usageError](err); ok || azsphere.IsMisuse(err) {
+	if _, ok := errors.AsType[usageError](err); ok || azsphere.IsMisuse(err) || agentd.IsMisuse(err) {
 		fmt.Fprintln(stderr, "vauban: run the command with --help for examples")
 		return exitMisuse
 	}
@@ -110,6 +111,7 @@ Start with:  vauban up`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(upCommand(), boardCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), securityEventCommand(), securityGroupCommand(), recommendationCommand(), intelCommand(), routeCommand(),
 		certificateCommand(), dpsCommand(), policyCommand(), networkCommand(), containCommand(), throttleCommand(), subscriptionCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand(), azsphere.New(azsphere.Below, version()))
+	root.AddCommand(agentd.New("vauban agent", version()), moduleCommand())
 	// Wrong arguments are misuse, wherever they are found.
 	for _, c := range all(root) {
 		if check := c.Args; check != nil {
