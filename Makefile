@@ -3,7 +3,7 @@ GO ?= go
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build up deps test short race conformance bench fuzz lint
+.PHONY: help build agents up deps test short race conformance bench fuzz lint
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -11,6 +11,11 @@ help: ## Show this help
 build: ## Build bin/vauban, and bin/azsphere, which is the same by another name
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/vauban ./cmd/vauban
 	ln -sf vauban bin/azsphere
+
+# A MIPS processor of a device has no floating point more often than not.
+agents: ## Build bin/agents/vauban-agent-linux-ARCH for devices
+	@set -e; for a in amd64 arm64 arm riscv64 mips mipsle; do echo "linux/$$a"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$a GOMIPS=softfloat $(GO) build -trimpath -ldflags "-s -w" -o bin/agents/vauban-agent-linux-$$a ./cmd/vauban-agent; done
 
 up: build ## Run the whole platform here; make up ARGS=--demo adds virtual boards
 	bin/vauban up $(ARGS)

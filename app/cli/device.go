@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -219,24 +220,35 @@ func twinCommand() *cobra.Command {
 	return group("twin", "Read and change device twins", twinShow(), twinUpdate())
 }
 
-func twinShow() *cobra.Command {
-	c := &cobra.Command{
-		Use:     "show ID",
-		Short:   "Show a device's twin (always JSON)",
-		Example: `  vauban twin show lamp-1`,
-		Args:    cobra.ExactArgs(1),
+// twinPath is the twin of a device or, unless that is empty, of its module.
+func twinPath(device, module string) string {
+	if module == "" {
+		return service.TwinPath(device)
 	}
+	return service.TwinPath(device) + "/modules/" + url.PathEscape(module)
+}
+
+func twinShow() *cobra.Command {
+	var module string
+	c := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show a device's twin (always JSON)",
+		Example: `  vauban twin show lamp-1
+  vauban twin show lamp-1 --module DefenderIotMicroAgent`,
+		Args: cobra.ExactArgs(1),
+	}
+	c.Flags().StringVar(&module, "module", "", "the twin of this module of the device")
 	return hubCommand(c, func(c *cobra.Command, hub *service.Client, _ *remote, args []string, _ output) error {
-		doc, err := hub.Twin(c.Context(), args[0])
+		doc, err := hub.Do(c.Context(), http.MethodGet, twinPath(args[0], module), "", nil, nil)
 		if err != nil {
 			return err
 		}
-		return printJSON(c.OutOrStdout(), doc)
+		return printJSON(c.OutOrStdout(), json.RawMessage(doc))
 	})
 }
 
 func twinUpdate() *cobra.Command {
-	var desired, tags, ifMatch string
+	var desired, tags, ifMatch, module string
 	c := &cobra.Command{
 		Use:   "update ID",
 		Short: "Merge tags and desired properties into a device's twin",
@@ -244,12 +256,14 @@ func twinUpdate() *cobra.Command {
 values replace. A connected device receives the desired part at once. The new
 twin is printed. A value @FILE is read from a file, @- from standard input.`,
 		Example: `  vauban twin update lamp-1 --desired '{"interval":10}'
-  vauban twin update lamp-1 --tags '{"site":"lyon"}' --desired @settings.json`,
+  vauban twin update lamp-1 --tags '{"site":"lyon"}' --desired @settings.json
+  vauban twin update lamp-1 --module DefenderIotMicroAgent --desired '{"SBoM_Disabled":true}'`,
 		Args: cobra.ExactArgs(1),
 	}
 	c.Flags().StringVar(&desired, "desired", "", "JSON object to merge into the desired properties")
 	c.Flags().StringVar(&tags, "tags", "", "JSON object to merge into the tags")
 	c.Flags().StringVar(&ifMatch, "if-match", "", "only if the twin's etag is this one")
+	c.Flags().StringVar(&module, "module", "", "the twin of this module of the device")
 	c.MarkFlagsOneRequired("desired", "tags")
 	return hubCommand(c, func(c *cobra.Command, hub *service.Client, _ *remote, args []string, _ output) error {
 		patch := map[string]any{}
@@ -271,11 +285,11 @@ twin is printed. A value @FILE is read from a file, @- from standard input.`,
 		if err != nil {
 			return err
 		}
-		doc, err := hub.PatchTwin(c.Context(), args[0], data, ifMatch)
+		doc, err := hub.Do(c.Context(), http.MethodPatch, twinPath(args[0], module), ifMatch, nil, data)
 		if err != nil {
 			return err
 		}
-		return printJSON(c.OutOrStdout(), doc)
+		return printJSON(c.OutOrStdout(), json.RawMessage(doc))
 	})
 }
 
