@@ -8,8 +8,12 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/agent"
+	"github.com/vauban-iot/vauban/agent/collect/dns"
+	"github.com/vauban-iot/vauban/agent/collect/files"
 	"github.com/vauban-iot/vauban/agent/collect/firewall"
+	"github.com/vauban-iot/vauban/agent/collect/login"
 	"github.com/vauban-iot/vauban/agent/collect/network"
+	"github.com/vauban-iot/vauban/agent/collect/peripheral"
 	"github.com/vauban-iot/vauban/agent/collect/ports"
 	"github.com/vauban-iot/vauban/agent/collect/process"
 	"github.com/vauban-iot/vauban/agent/collect/sbom"
@@ -28,9 +32,13 @@ const gcPercent = 50
 // sources makes the collectors for settings.
 func sources(f *File, version string) func(config.Settings) []agent.Source {
 	return func(s config.Settings) []agent.Source {
-		return []agent.Source{
+		all := []agent.Source{
 			{Name: config.Process, Watcher: process.New(process.Config{Mode: process.Mode(s.ProcessMode), PollingInterval: s.ProcessPolling})},
-			{Name: config.NetworkActivity, Watcher: network.New(network.Config{Devices: interfaces(s.NetworkDevices)})},
+			{Name: config.NetworkActivity, Watcher: together{
+				network.New(network.Config{Devices: interfaces(s.NetworkDevices)}), &dns.Watcher{},
+			}},
+			{Name: config.Login, Watcher: login.New(login.Config{PAM: s.LoginUsePAM})},
+			{Name: config.Peripheral, Watcher: peripheral.New(peripheral.Config{})},
 			{Name: config.ListeningPorts, Snapshot: &ports.Snapshot{}},
 			{Name: config.LocalUsers, Snapshot: &users.Snapshot{}},
 			{Name: config.FirewallConfiguration, Snapshot: &firewall.Snapshot{}},
@@ -43,6 +51,10 @@ func sources(f *File, version string) func(config.Settings) []agent.Source {
 				},
 			})},
 		}
+		if len(s.FilePaths) > 0 {
+			all = append(all, agent.Source{Name: config.FileSystem, Watcher: files.New(files.Config{Paths: s.FilePaths, Recursive: s.FilesRecursive})})
+		}
+		return all
 	}
 }
 
