@@ -71,7 +71,7 @@ const webSocketPath = "/$iothub/websocket"
 func (d *dialer) dialWebSocket(ctx context.Context, cfg *tls.Config, address string) (net.Conn, error) {
 	cfg.NextProtos = []string{"http/1.1"}
 	t := &http.Transport{TLSClientConfig: cfg, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.tcp(ctx, address) }}
-	ws, _, err := websocket.Dial(ctx, "wss://"+d.Host+webSocketPath, &websocket.DialOptions{HTTPClient: &http.Client{Transport: t}, Subprotocols: []string{"mqtt"}})
+	ws, _, err := websocket.Dial(ctx, "wss://"+d.Host+webSocketPath, &websocket.DialOptions{HTTPClient: &http.Client{Transport: t}, Subprotocols: []string{"mqtt"}}) //nolint:bodyclose // Dial says: never to be closed by its caller
 	if err != nil {
 		t.CloseIdleConnections()
 		return nil, fmt.Errorf("WebSocket to %s: %w", address, err)
