@@ -178,8 +178,9 @@ leave the machine.`,
 				}
 			}
 			file.resolve(".")
+			frugal()
 			s := config.Default()
-			events, err := agent.Once(c.Context(), sources(&file, version)(s), s, watch)
+			events, err := agent.Once(c.Context(), sources(&file, version, slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil)))(s), s, watch)
 			body := secmsg.AppendJSON(nil, secmsg.Report{Agent: file.Module, AgentVersion: version, Events: events})
 			if err := printJSON(c.OutOrStdout(), json.RawMessage(body)); err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/agent"
+	"github.com/vauban-iot/vauban/agent/baseline"
 	"github.com/vauban-iot/vauban/agent/collect/dns"
 	"github.com/vauban-iot/vauban/agent/collect/files"
 	"github.com/vauban-iot/vauban/agent/collect/firewall"
@@ -29,8 +30,14 @@ const memory = 14 << 20
 // gcPercent trades processor time, of which an idle agent needs nearly none, for memory.
 const gcPercent = 50
 
+// frugal bounds this process, which is an agent and nothing else.
+func frugal() {
+	debug.SetMemoryLimit(memory)
+	debug.SetGCPercent(gcPercent)
+}
+
 // sources makes the collectors for settings.
-func sources(f *File, version string) func(config.Settings) []agent.Source {
+func sources(f *File, version string, log *slog.Logger) func(config.Settings) []agent.Source {
 	return func(s config.Settings) []agent.Source {
 		all := []agent.Source{
 			{Name: config.Process, Watcher: process.New(process.Config{Mode: process.Mode(s.ProcessMode), PollingInterval: s.ProcessPolling})},
@@ -50,6 +57,15 @@ func sources(f *File, version string) func(config.Settings) []agent.Source {
 					return system.Hardware{Vendor: h.Vendor, Model: h.Model, Serial: h.SerialNumber, FirmwareVendor: h.FirmwareVendor, FirmwareVersion: h.FirmwareVersion}
 				},
 			})},
+		}
+		checks := baseline.Config{GroupsDisabled: s.BaselineGroupsDisabled, ChecksDisabled: s.BaselineChecksDisabled}
+		if s.Custom.Enabled {
+			checks.CustomFile, checks.CustomSHA256 = s.Custom.Path, s.Custom.Hash
+		}
+		if scanner, err := baseline.New(checks); err != nil {
+			log.Warn("the baseline is not checked", "err", err)
+		} else {
+			all = append(all, agent.Source{Name: config.Baseline, Snapshot: scanner})
 		}
 		if len(s.FilePaths) > 0 {
 			all = append(all, agent.Source{Name: config.FileSystem, Watcher: files.New(files.Config{Paths: s.FilePaths, Recursive: s.FilesRecursive})})
@@ -82,8 +98,7 @@ type options struct {
 
 // Run runs an agent as f says until ctx ends. What needs the network is tried until it works.
 func run(ctx context.Context, f File, o options) error {
-	debug.SetMemoryLimit(memory)
-	debug.SetGCPercent(gcPercent)
+	frugal()
 	kept := agent.NewLog(o.handler)
 	log := slog.New(kept)
 	if o.again == 0 {
@@ -106,7 +121,7 @@ func run(ctx context.Context, f File, o options) error {
 			continue
 		}
 		refused, err := once(ctx, f, o, agent.Config{
-			Dir: f.StateDir, Device: cfg, Sources: sources(&f, o.version), Version: o.version, MaxQueue: f.MaxQueue, First: o.first, Log: kept, Logger: log,
+			Dir: f.StateDir, Device: cfg, Sources: sources(&f, o.version, log), Version: o.version, MaxQueue: f.MaxQueue, First: o.first, Log: kept, Logger: log,
 		}, derived)
 		if !refused || err != nil {
 			return err
