@@ -1,3 +1,5 @@
+//go:build linux
+
 package baseline
 
 import (
@@ -37,9 +39,12 @@ func device(t *testing.T, files map[string]string) string {
 		case content == "pipe":
 			err = syscall.Mkfifo(at, 0o644)
 		default:
+			// A program cannot be run while a process that another test forks still has it open for writing.
+			syscall.ForkLock.RLock()
 			if err = os.WriteFile(at, []byte(content), mode); err == nil {
 				err = os.Chmod(at, mode) // whatever the umask
 			}
+			syscall.ForkLock.RUnlock()
 		}
 		if err != nil {
 			t.Fatal(err)

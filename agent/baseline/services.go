@@ -1,6 +1,7 @@
 package baseline
 
 import (
+	"errors"
 	"path"
 	"regexp"
 	"strconv"
@@ -175,7 +176,7 @@ func (m *machine) serviceStatus(c *Check) verdict {
 	}
 	running, err := m.serviceRuns(c.Service)
 	switch {
-	case err == errNotRunning:
+	case errors.Is(err, errNotRunning):
 		return missf("%v", err)
 	case err != nil:
 		return unread(err)

@@ -47,7 +47,6 @@ type sshReader struct {
 	m     *machine
 	seen  map[string]bool
 	files int
-	match bool
 	lines []string
 }
 

@@ -125,19 +125,6 @@ func (t *tree) openRegular(path string) (fd int, size int64, err error) {
 	return fd, st.Size, nil
 }
 
-// open opens a regular file of at most limit bytes.
-func (t *tree) open(path string, limit int64) (*os.File, error) {
-	fd, size, err := t.openRegular(path)
-	if err != nil {
-		return nil, err
-	}
-	if size > limit {
-		unix.Close(fd)
-		return nil, tooLarge(path, limit)
-	}
-	return os.NewFile(uintptr(fd), path), nil
-}
-
 func tooLarge(path string, limit int64) error {
 	return fmt.Errorf("%s is larger than %d bytes; it was not read", path, limit)
 }

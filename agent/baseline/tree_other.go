@@ -2,10 +2,7 @@
 
 package baseline
 
-import (
-	"errors"
-	"os"
-)
+import "errors"
 
 type tree struct{ root string }
 
@@ -13,14 +10,13 @@ var errNotLinux = errors.New("baseline checks look at Linux devices; run this on
 
 var errTooMany = errors.New("too many files")
 
-func openTree(string) (*tree, error)               { return nil, errNotLinux }
-func (*tree) close()                               {}
-func (*tree) stat(string) (info, error)            { return info{}, errNotLinux }
-func (*tree) lstat(string) (info, error)           { return info{}, errNotLinux }
-func (*tree) read(string, int) ([]byte, error)     { return nil, errNotLinux }
-func (*tree) open(string, int64) (*os.File, error) { return nil, errNotLinux }
-func (*tree) list(string, int) ([]string, error)   { return nil, errNotLinux }
-func (*tree) readlink(string) (string, error)      { return "", errNotLinux }
+func openTree(string) (*tree, error)             { return nil, errNotLinux }
+func (*tree) close()                             {}
+func (*tree) stat(string) (info, error)          { return info{}, errNotLinux }
+func (*tree) lstat(string) (info, error)         { return info{}, errNotLinux }
+func (*tree) read(string, int) ([]byte, error)   { return nil, errNotLinux }
+func (*tree) list(string, int) ([]string, error) { return nil, errNotLinux }
+func (*tree) readlink(string) (string, error)    { return "", errNotLinux }
 func (m *machine) walk(map[uint32]bool, map[uint32]bool) *findings {
 	return &findings{err: errNotLinux}
 }
