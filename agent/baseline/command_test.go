@@ -253,9 +253,11 @@ func TestCommands(t *testing.T) {
 
 		{"an option of a mount", Check{Command: "CheckMountOption", Path: "/tmp", Value: "nodev"}, map[string]string{"proc/self/mounts": "tmpfs /tmp tmpfs rw,nodev 0 0\n"}, Pass, ""},
 		{"the mount on top lacks it", Check{Command: "CheckMountOption", Path: "/tmp", Value: "nodev"}, map[string]string{"proc/self/mounts": "tmpfs /tmp tmpfs rw,nodev 0 0\ntmpfs /tmp tmpfs rw 0 0\n"}, Fail, "without nodev"},
+		{"a view of its own does not count", Check{Command: "CheckSeparateMount", Path: "/home"}, map[string]string{"proc/self/mounts": "/dev/x /home ext4 ro 0 0\n", "proc/1/mounts": "/dev/x / ext4 rw 0 0\n"}, Fail, "shares"},
 		{"nothing is mounted", Check{Command: "CheckSeparateMount", Path: "/tmp"}, map[string]string{"proc/self/mounts": ""}, Fail, ""},
 		{"a module that is ruled out", Check{Command: "CheckModuleDisabled", Key: "usb-storage"}, map[string]string{"etc/modprobe.d/x.conf": "install usb-storage /bin/true\n", "lib/modules/6/modules.dep": "kernel/drivers/usb-storage.ko.xz:\n"}, Pass, ""},
 		{"a module that can be loaded", Check{Command: "CheckModuleDisabled", Key: "usb-storage"}, map[string]string{"lib/modules/6/modules.dep": "kernel/drivers/usb-storage.ko.xz:\n"}, Fail, "can be loaded"},
+		{"a module that is hidden from this process", Check{Command: "CheckModuleDisabled", Key: "dccp"}, map[string]string{"lib/modules/": "", "proc/1/root/lib/modules/6/modules.dep": "kernel/net/dccp/dccp.ko:\n"}, Fail, "can be loaded"},
 		{"a module that is loaded", Check{Command: "CheckModuleDisabled", Key: "usb-storage"}, map[string]string{"sys/module/usb_storage/": "", "etc/modprobe.d/x.conf": "install usb-storage /bin/true\n"}, Fail, "in the kernel"},
 		{"a file for everybody", Check{Command: "CheckNoWorldWritable"}, map[string]string{"etc/passwd": passwd + me() + "::/:\n", "etc/group": group + "me:x:" + strconv.Itoa(os.Getgid()) + ":\n", "opt/a/b": "0666 ", "opt/l": "-> b"}, Fail, "/opt/a/b"},
 		{"no file for everybody", Check{Command: "CheckNoWorldWritable"}, map[string]string{"etc/passwd": passwd, "etc/group": group, "opt/a/b": "", "proc/x": "0666 "}, Pass, ""},

@@ -211,9 +211,10 @@ func (m *machine) moduleDisabled(c *Check) verdict {
 
 // moduleFile reports whether a kernel of this device has a module, by the list that depmod makes.
 func (m *machine) moduleFile(name string) (bool, error) {
-	for _, base := range []string{"/lib/modules", "/usr/lib/modules"} {
+	// The first process's view comes first: systemd's ProtectKernelModules shows this one an empty directory.
+	for _, base := range []string{"/proc/1/root/lib/modules", "/lib/modules", "/usr/lib/modules"} {
 		kernels, err := m.tree.list(base, maxEntries)
-		if gone(err) {
+		if gone(err) || err != nil && strings.HasPrefix(base, "/proc/") {
 			continue
 		}
 		if err != nil {

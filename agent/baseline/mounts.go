@@ -15,11 +15,16 @@ type mount struct {
 
 // mounts are those that stand; of a tree that does not run, those that its fstab asks for.
 func (m *machine) mounts() ([]mount, error) {
-	table := "/proc/self/mounts"
-	if !m.live {
-		table = "/etc/fstab"
+	var lines []string
+	var err error
+	if m.live {
+		// Those of the first process: a service manager may have given this one a view of its own, with mounts that guard it.
+		if lines, err = m.lines("/proc/1/mounts"); err != nil {
+			lines, err = m.lines("/proc/self/mounts")
+		}
+	} else {
+		lines, err = m.lines("/etc/fstab")
 	}
-	lines, err := m.lines(table)
 	if err != nil {
 		return nil, err
 	}
