@@ -24,6 +24,7 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender"
+	"github.com/vauban-iot/vauban/defender/baseline"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/dps"
@@ -147,6 +148,7 @@ type Node struct {
 	feeds      *feed.Manager
 	detector   *defender.Detector
 	security   *security
+	baselines  *baseline.Service
 	posture    *postured
 	feed       *live.Feed
 	routes     *routes
@@ -310,6 +312,9 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err != nil {
 		return err
 	}
+	if n.baselines, err = newBaselines(n, ports); err != nil {
+		return err
+	}
 	n.routes = newRoutes(n, n.cfg.Routed)
 	n.routes.want(ctx) // before the first device can connect
 	if err := meter.Gauges(n.metrics, n.counts); err != nil {
@@ -373,6 +378,7 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	readers.run("feed fetcher", n.lead("feeds", n.feeds.Fetch))
 	readers.run("connections", n.detector.RunConnections)
 	readers.run("defender", n.lead("defender", n.runDefender))
+	readers.run("baselines", n.lead("baselines", n.baselines.Run))
 	readers.run("routing", n.lead("routing", n.routes.run))
 	readers.run("event grid", n.lead("event grid", n.subscriptions.Run))
 	readers.run("live feed", n.feed.Run)

@@ -30,6 +30,8 @@ type Config struct {
 	Alerts AlertStore
 	Events EventStore
 	Groups GroupStore
+	// Baselines are what devices usually do.
+	Baselines BaselineStore
 	// Recommendations says how well devices and the hub are set up.
 	Recommendations RecommendationStore
 	// Replay judges the evidence of an alert anew and raises nothing; nil: it cannot be.
@@ -112,6 +114,18 @@ var routes = []struct {
 	{http.MethodGet, "/api/recommendation-types", (*API).recommendationTypes},
 	{http.MethodPut, "/api/recommendation-types/{name}", (*API).putRecommendationType},
 	{http.MethodGet, "/api/security-score", (*API).securityScore},
+	{http.MethodGet, "/api/baselines", (*API).baselines},
+	{http.MethodGet, "/api/baselines/{group}", (*API).baseline},
+	{http.MethodPatch, "/api/baselines/{group}", (*API).editBaseline},
+	{http.MethodDelete, "/api/baselines/{group}", (*API).deleteBaseline},
+	{http.MethodPost, "/api/baselines/{group}/learn", (*API).learnBaseline},
+	{http.MethodPost, "/api/baselines/{group}/propose", (*API).proposeBaseline},
+	{http.MethodPost, "/api/baselines/{group}/enforce", (*API).enforceBaseline},
+	{http.MethodPost, "/api/baselines/{group}/relax", (*API).relaxBaseline},
+	{http.MethodGet, "/api/baselines/{group}/preview", (*API).previewBaseline},
+	{http.MethodPost, "/api/baselines/{group}/promote", (*API).promoteBaseline},
+	{http.MethodGet, "/api/baselines/{group}/mud", (*API).exportMUD},
+	{http.MethodPut, "/api/baselines/{group}/mud", (*API).importMUD},
 	{http.MethodGet, "/api/certificates", (*API).certificates},
 	{http.MethodPut, "/api/certificates/{name}", (*API).putCertificate},
 	{http.MethodDelete, "/api/certificates/{name}", (*API).deleteCertificate},
@@ -164,9 +178,9 @@ var routes = []struct {
 
 // New returns an API.
 func New(cfg Config) (*API, error) {
-	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Recommendations == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
+	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Baselines == nil || cfg.Recommendations == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
 		cfg.Policies == nil || cfg.Network == nil || cfg.Containment == nil || cfg.Privacy == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
-		return nil, errors.New("api: Token, Alerts, Events, Groups, Recommendations, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Privacy, Throttles, Subscriptions and Intel are required")
+		return nil, errors.New("api: Token, Alerts, Events, Groups, Baselines, Recommendations, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Privacy, Throttles, Subscriptions and Intel are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -25,6 +25,7 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/baseline"
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/privacy"
 	"github.com/vauban-iot/vauban/defender/record"
@@ -185,6 +186,7 @@ type world struct {
 	throttles   throttleFake
 	subscribed  subscriptionFake
 	intel       intelFake
+	baselines   *baseline.Service
 	intake      *telemetry.Intake
 	feed        *live.Feed
 	privacy     *privacy.Guard
@@ -212,7 +214,8 @@ func newWorld(t *testing.T) *world {
 	if w.privacy, err = privacy.New(privacy.Config{Store: &groupStore{}, Key: secret.New([]byte("key"))}); err != nil {
 		t.Fatal(err)
 	}
-	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}, nil), Recommendations: &w.recommended, Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Privacy: w.privacy, Intel: &w.intel, Logger: logger}
+	w.newBaselines(t)
+	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}, nil), Baselines: w.baselines, Recommendations: &w.recommended, Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Privacy: w.privacy, Intel: &w.intel, Logger: logger}
 	w.API, err = New(w.cfg)
 	if err != nil {
 		t.Fatal(err)

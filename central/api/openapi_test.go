@@ -9,6 +9,7 @@ import (
 
 	"github.com/vauban-iot/vauban/access/ipfilter"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/baseline"
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
@@ -96,6 +97,8 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 		"Message": Message{}, "Dropped": Dropped{}, "Alert": alert.Alert{}, "Evidence": alert.Evidence{}, "AlertType": alert.Type{}, "Suppression": alert.Suppression{}, "Until": Until{}, "Comment": Comment{},
 		"SecurityEvent": record.Row{}, "SecurityRules": group.Rules{}, "WindowRule": group.WindowRule{}, "RangeRule": group.ThresholdRule{}, "AllowRule": group.AllowRule{}, "DenyRule": group.DenyRule{}, "Certificate": CertificateView{},
 		"Policy": Policy{}, "IPRule": ipfilter.Rule{}, "Throttles": Throttles{}, "Containment": registry.Containment{}, "ContainmentPage": ContainmentPage{}, "ContainmentEffect": registry.Effect{}, "Subscription": eventgrid.Subscription{},
+		"Baseline": baseline.Baseline{}, "BaselineTerms": baseline.Terms{}, "BaselineSummary": baseline.Summary{}, "BaselineEntry": baseline.Entry{}, "BaselineLimit": baseline.Limit{},
+		"BaselineMaker": baseline.Maker{}, "BaselineEdit": baseline.Edit{}, "BaselineLimitEdit": baseline.LimitEdit{}, "BaselinePreview": baseline.Preview{}, "BaselinePromotion": baseline.Promotion{},
 		"FeedConfig": feed.Config{}, "FeedState": feed.State{}, "Exemption": feed.Exemption{}, "Indicator": intel.Indicator{}, "Verdict": intel.Verdict{},
 		"Recommendation": posture.Recommendation{}, "RecommendationKind": posture.Type{}, "Switch": Switch{}, "Switched": Switched{}, "Score": posture.Score{}, "ScoreLine": posture.Line{},
 		"LinkedHub": HubView{}, "Imported": dps.Imported{},

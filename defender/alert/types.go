@@ -147,8 +147,8 @@ var customs = map[string]struct{ tactics, techniques []string }{
 }
 
 var byName = func() map[string]Type {
-	m := make(map[string]Type, len(types)+len(customs))
-	for _, t := range types {
+	m := make(map[string]Type, len(types)+len(baselineTypes)+len(customs))
+	for _, t := range slices.Concat(types, baselineTypes) {
 		m[t.Name] = t
 	}
 	for rule, c := range customs {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vauban-iot/vauban/access/signin"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/baseline"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/record"
@@ -70,6 +71,7 @@ type Store interface {
 	throttle.UsageStore
 	signin.Store
 	feed.Store
+	baseline.Store
 }
 
 // Open makes an empty store and arranges that it is closed when t ends.
@@ -103,6 +105,7 @@ func All(t *testing.T, open Open) {
 	t.Run("Activity", func(t *testing.T) { Activity(t, open) })
 	t.Run("Posture", func(t *testing.T) { Posture(t, open) })
 	t.Run("Intel", func(t *testing.T) { Intel(t, open) })
+	t.Run("Baselines", func(t *testing.T) { Baselines(t, open) })
 	t.Run("Settings", func(t *testing.T) { Settings(t, open) })
 	t.Run("Usage", func(t *testing.T) { Usage(t, open) })
 	t.Run("Facts", func(t *testing.T) { Facts(t, open) })
