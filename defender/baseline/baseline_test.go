@@ -278,7 +278,7 @@ func TestService_LearnsProposesEnforces(t *testing.T) {
 		}
 		s.send(flood...)
 		since := "Since " + began.Format(time.DateTime) + " UTC."
-		for i, want := range []struct{ kind, device, indicator, text string }{
+		for _, want := range []struct{ kind, device, indicator, text string }{
 			{alert.BaselinePeer, "d2", "Out TCP 203.0.113.66:4444", "Device d2 connected to 203.0.113.66 by TCP port 4444. The baseline of its security group plant expects: to 192.0.2.123, UDP port 123; to 198.51.100.10, TCP port 8883; to 192.0.2.0/24, TCP port 443; to 192.0.2.200, TCP port 8443, at 01-04 h UTC. " + since},
 			{alert.BaselineProcess, "d2", "/tmp/x", `Device d2 started "/tmp/x". The baseline of its security group plant expects: one of 1 programs: "/usr/bin/pumpd". ` + since},
 			{alert.BaselinePort, "d2", "Out TCP 198.51.100.10:22", "expects: to 198.51.100.10, TCP port 8883. " + since},
@@ -290,7 +290,7 @@ func TestService_LearnsProposesEnforces(t *testing.T) {
 			if len(all) != 6 {
 				t.Fatalf("%d alerts: %+v", len(all), all)
 			}
-			i = slices.IndexFunc(all, func(a alert.Alert) bool { return a.Type == want.kind })
+			i := slices.IndexFunc(all, func(a alert.Alert) bool { return a.Type == want.kind })
 			if i < 0 {
 				t.Errorf("no %s", want.kind)
 				continue
