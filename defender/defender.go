@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/behaviour"
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/record"
@@ -58,7 +60,10 @@ type Config struct {
 	Reported func(ctx context.Context, m *iot.Message, r *secmsg.Report) error
 	// Raised hears of every new alert and of every one that grew, in order, with its
 	// stored form. After a failure or a restart it may hear the same again. It may be nil.
-	Raised     func(alert.Alert)
+	Raised func(alert.Alert)
+	// Behaviour judges devices by their past and their group; nil: nobody does. Learned keeps what it knows, over restarts; may be nil.
+	Behaviour  *behaviour.Engine
+	Learned    Settings
 	Now        func() time.Time      // nil: time.Now
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // may be nil
@@ -79,6 +84,7 @@ type Detector struct {
 	handled     atomic.Uint64 // the last log entry that was compared
 	connections chan connection
 	prune       pruner
+	watch       *watcher // nil: there is none
 }
 
 type metrics struct {
@@ -113,7 +119,11 @@ func New(cfg Config) (*Detector, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: "vauban_defender_" + name + "_total", Help: help})
 	}
-	return &Detector{cfg: cfg, log: cfg.Logger, connections: make(chan connection, maxConnections), m: metrics{
+	var watch *watcher
+	if cfg.Behaviour != nil {
+		watch = newWatcher(cfg.Behaviour, cfg.Registerer)
+	}
+	return &Detector{cfg: cfg, log: cfg.Logger, watch: watch, connections: make(chan connection, maxConnections), m: metrics{
 		messages:  f.NewCounterVec(prometheus.CounterOpts{Name: "vauban_defender_messages_total", Help: "Security messages read, by encoding."}, []string{"encoding"}),
 		malformed: counter("malformed_messages", "Security messages that could not be read."),
 		versions:  counter("unknown_versions", "Security messages of a schema version that is not known."),
@@ -133,15 +143,19 @@ func New(cfg Config) (*Detector, error) {
 
 // Run works through the log until ctx ends.
 func (d *Detector) Run(ctx context.Context) error {
-	pruned := make(chan struct{})
+	if err := d.remember(ctx); err != nil {
+		return err
+	}
+	var beside, after sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		defer close(pruned)
-		d.keepBounds(ctx)
-	}()
+	read, done := context.WithCancel(context.WithoutCancel(ctx))
+	beside.Go(func() { d.keepBounds(ctx) })
+	after.Go(func() { d.keepLearned(read) }) // until nothing is learned any more
 	err := d.cfg.Log.Work(ctx, Worker, func(e bus.Entry) error { return d.entry(ctx, e) })
 	cancel()
-	<-pruned
+	beside.Wait()
+	done()
+	after.Wait()
 	return err
 }
 
@@ -223,6 +237,9 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 	if err != nil {
 		return err
 	}
+	if err := d.groupsFor(ctx, readings); err != nil {
+		return err
+	}
 	var events []record.Event
 	var alerts []alert.Alert
 	places := make(map[alert.Key]int)
@@ -230,6 +247,7 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 		r := &readings[i]
 		events = append(events, r.events...)
 		found := append(d.match(r), d.judge(r, rules[r.m.From.Device])...)
+		found = append(found, d.observe(r)...)
 		for _, a := range found {
 			if at, ok := places[a.Key()]; ok {
 				alerts[at].Merge(a)
@@ -242,6 +260,9 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 	raised, err := d.cfg.Alerts.Record(ctx, events, alerts)
 	if err != nil {
 		return fmt.Errorf("keep %d security events and %d alerts: %w", len(events), len(alerts), err)
+	}
+	if d.watch != nil {
+		clear(d.watch.raised)
 	}
 	d.m.kept.Add(float64(len(events)))
 	for i := range readings {

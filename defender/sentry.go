@@ -70,6 +70,11 @@ func (s *Sentry) Seen(kind string, id iot.ID, indicator, text string, facts map[
 		Source: "hub", Day: at.Format(time.DateOnly), Remote: facts["remoteAddress"], Count: 1, FirstSeen: at, LastSeen: at,
 	}
 	a.Add(alert.Evidence{Time: at, Event: k.Name, Details: details})
+	s.add(a)
+}
+
+// add puts an alert to those that wait.
+func (s *Sentry) add(a *alert.Alert) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if have, ok := s.pending[a.Key()]; ok {

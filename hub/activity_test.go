@@ -51,7 +51,7 @@ func TestConnect_TellsOfRejections(t *testing.T) {
 		}, []hub.Rejection{hub.ExpiredToken}},
 		"expired, signed by another key":   {d, func(c *iot.Credentials) { c.Token = token([]byte("0123456789abcdef"), w.Clock.Now().Add(-time.Hour)) }, []hub.Rejection{hub.InvalidToken}},
 		"no credential":                    {d, func(c *iot.Credentials) { c.Token = "" }, nil},
-		"nobody is registered":             {d, func(c *iot.Credentials) { c.ID.Device = "nobody" }, nil},
+		"nobody is registered":             {d, func(c *iot.Credentials) { c.ID.Device = "nobody" }, []hub.Rejection{hub.UnknownIdentity}},
 		"another thumbprint":               {pinned, func(c *iot.Credentials) { certificate(c, other.Leaf) }, []hub.Rejection{hub.CertificateMismatch}},
 		"the thumbprint of an expired one": {pinned, func(c *iot.Credentials) { certificate(c, old.Leaf) }, []hub.Rejection{hub.CertificateExpired}},
 		"expired, of a CA":                 {signed, func(c *iot.Credentials) { certificate(c, lapsed.Leaf) }, []hub.Rejection{hub.CertificateExpired}},

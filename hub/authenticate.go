@@ -38,7 +38,11 @@ func (h *Hub) authenticate(ctx context.Context, c iot.Credentials) (proof, error
 	}
 	d, err := h.cfg.Registry.Identity(ctx, c.ID)
 	if fault.Is(err, fault.NotFound) {
-		return proof{}, fault.Wrap(fault.Unauthorized, err, "the device is not registered")
+		err = fault.Wrap(fault.Unauthorized, err, "the device is not registered")
+		if h.cfg.Rejected != nil {
+			h.cfg.Rejected(c, UnknownIdentity)
+		}
+		return proof{}, err
 	}
 	if err != nil {
 		return proof{}, err
@@ -92,6 +96,7 @@ const (
 	InvalidToken                             // signed by another key, or not readable
 	CertificateMismatch                      // of another thumbprint
 	CertificateExpired
+	UnknownIdentity // nobody of that name is registered
 )
 
 // rejection is a failure with its reason. What it wraps stays the failure.

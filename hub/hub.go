@@ -72,7 +72,8 @@ type Config struct {
 	Activity *activity.Tally
 	// Mask writes over what is not to be kept of a message, before anything else is done with it; nil: nothing is.
 	Mask func(m *iot.Message)
-	// Rejected hears of a registered device's own credential that proved nothing, and waits for nothing; nil: nobody does.
+	// Rejected hears of a registered device's own credential that proved nothing, and of identities that are not registered; it waits for
+	// nothing. Nil: nobody does.
 	Rejected func(c iot.Credentials, why Rejection)
 	// Connected hears who connected and from where, and waits for nothing; nil: nobody does.
 	Connected func(id iot.ID, remote string)

@@ -73,6 +73,13 @@ func (k *kept[T]) put(ctx context.Context, text []byte) (T, error) {
 	return value, nil
 }
 
+// forget makes the next get ask the store.
+func (k *kept[T]) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.read = time.Time{}
+}
+
 // network is the IP filter.
 type network struct {
 	rules  kept[*ipfilter.Filter]

@@ -273,6 +273,9 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if n.posture, err = newPosture(n, cas); err != nil {
 		return err
 	}
+	if err := n.security.detectors.begin(ctx); err != nil {
+		return err
+	}
 	hubConfig := hub.Config{
 		Mask:     n.security.privacy.Mask,
 		Seen:     n.posture.links.Seen,
@@ -281,7 +284,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 		Intake: n.intake, Router: n.router, Events: events, Authorities: cas.all, Vouch: n.vouch, Refused: n.switches.Refused,
 		Throttle: n.throttles.limiter, Meter: n.meter, Logger: n.log,
 		// Nobody connects before the detector is there.
-		Connected: func(id iot.ID, remote string) { n.detector.Connected(id, remote) },
+		Connected: func(id iot.ID, remote string) { n.detector.Connected(id, remote); n.security.connected(id, remote) },
 	}
 	issuer, err := openIssuer(ctx, n.State, n.cfg.Hostname)
 	if err != nil {
@@ -308,7 +311,8 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err := n.newIntel(ctx); err != nil {
 		return err
 	}
-	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.posture.watcher.Reported, Logger: n.log, Registerer: n.metrics})
+	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.posture.watcher.Reported,
+		Behaviour: n.security.behaviour, Learned: n.State, Logger: n.log, Registerer: n.metrics})
 	if err != nil {
 		return err
 	}
@@ -370,6 +374,7 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	readers.run("tenants' CAs", n.sphere.Run)
 	readers.run("hub alerts", n.security.sentry.Run)
 	readers.run("activity", n.security.windows.RunCounter)
+	readers.run("detectors", n.security.detectors.run)
 	readers.run("rules over time", n.lead("windows", n.security.windows.RunJudge))
 	readers.run("links", n.posture.links.Run)
 	readers.run("posture", n.lead("posture", n.posture.judge.Run))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vauban-iot/vauban/defender"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/behaviour"
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/privacy"
 	"github.com/vauban-iot/vauban/defender/window"
@@ -23,10 +24,15 @@ type security struct {
 	windows *window.Service
 	sentry  *defender.Sentry
 	privacy *privacy.Guard
+	// behaviour judges what devices do, door who connects and who cannot.
+	behaviour *behaviour.Engine
+	door      *behaviour.Door
+	detectors *detectors
 }
 
 func newSecurity(ctx context.Context, n *Node) (*security, error) {
-	s := &security{tally: new(activity.Tally)}
+	s := &security{tally: new(activity.Tally), behaviour: behaviour.NewEngine(behaviour.Config{}), door: behaviour.NewDoor()}
+	s.detectors = newDetectors(n, s)
 	s.tally.Want() // nothing, before the rules are known
 	key, err := n.State.InitSetting(ctx, "defender/pseudonyms", secret.Random(keySize).Reveal())
 	if err != nil {
@@ -60,7 +66,14 @@ var rejections = map[hub.Rejection]struct{ kind, text string }{
 
 // rejected is hub.Config.Rejected.
 func (s *security) rejected(c iot.Credentials, why hub.Rejection) {
-	r := rejections[why]
+	// A token that expired was signed by the right key: nobody guesses.
+	if why != hub.ExpiredToken && why != hub.CertificateExpired {
+		s.refused(c.ID.Device, c.Remote)
+	}
+	r, ok := rejections[why]
+	if !ok {
+		return // of who is not registered there is nothing to say by itself
+	}
 	facts := map[string]string{"remoteAddress": c.Remote, "protocol": c.Protocol}
 	if len(c.Certificates) > 0 {
 		leaf := c.Certificates[0]

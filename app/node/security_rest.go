@@ -33,6 +33,9 @@ var notProvisioned = map[dps.Rejection]struct{ kind, text string }{
 // notProvisioned is dps.Config.Rejected. Alerts about what no enrollment is about are the hub's: the caller made the registration id up, and
 // would otherwise make an alert with each of them.
 func (s *security) notProvisioned(c dps.Credentials, device string, why dps.Rejection) {
+	if why != dps.ExpiredToken {
+		s.refusedRegistration(c.RegistrationID, c.Address)
+	}
 	r := notProvisioned[why]
 	facts := map[string]string{"registrationId": c.RegistrationID}
 	if c.Address.IsValid() {

@@ -50,6 +50,7 @@ type Config struct {
 	Throttles          ThrottleStore
 	Subscriptions      SubscriptionStore
 	Intel              IntelStore
+	Detectors          DetectorStore
 	Provisioning       Provisioner      // nil: there is no provisioning service
 	Now                func() time.Time // nil: time.Now
 	Logger             *slog.Logger     // nil: slog.Default()
@@ -102,6 +103,8 @@ var routes = []struct {
 	{http.MethodGet, "/api/suppressions", (*API).suppressions},
 	{http.MethodPost, "/api/suppressions", (*API).addSuppression},
 	{http.MethodDelete, "/api/suppressions/{id}", (*API).deleteSuppression},
+	{http.MethodGet, "/api/detectors", (*API).detectors},
+	{http.MethodPut, "/api/detectors/{name}", (*API).putDetector},
 	{http.MethodGet, "/api/security-events", (*API).securityEvents},
 	{http.MethodGet, "/api/security-groups", (*API).securityGroups},
 	{http.MethodGet, "/api/security-groups/{name}", (*API).securityGroup},
@@ -181,6 +184,9 @@ func New(cfg Config) (*API, error) {
 	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Baselines == nil || cfg.Recommendations == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
 		cfg.Policies == nil || cfg.Network == nil || cfg.Containment == nil || cfg.Privacy == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
 		return nil, errors.New("api: Token, Alerts, Events, Groups, Baselines, Recommendations, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Privacy, Throttles, Subscriptions and Intel are required")
+	}
+	if cfg.Detectors == nil {
+		return nil, errors.New("api: Detectors are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

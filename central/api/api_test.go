@@ -187,6 +187,7 @@ type world struct {
 	subscribed  subscriptionFake
 	intel       intelFake
 	baselines   *baseline.Service
+	detectors   detectorStore
 	intake      *telemetry.Intake
 	feed        *live.Feed
 	privacy     *privacy.Guard
@@ -216,6 +217,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.newBaselines(t)
 	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}, nil), Baselines: w.baselines, Recommendations: &w.recommended, Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Privacy: w.privacy, Intel: &w.intel, Logger: logger}
+	w.cfg.Detectors = &w.detectors
 	w.API, err = New(w.cfg)
 	if err != nil {
 		t.Fatal(err)

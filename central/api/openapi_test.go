@@ -94,7 +94,7 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 	t.Parallel()
 	paths, lists, text := outline(t, document)
 	for name, v := range map[string]any{
-		"Message": Message{}, "Dropped": Dropped{}, "Alert": alert.Alert{}, "Evidence": alert.Evidence{}, "AlertType": alert.Type{}, "Suppression": alert.Suppression{}, "Until": Until{}, "Comment": Comment{},
+		"Message": Message{}, "Dropped": Dropped{}, "Alert": alert.Alert{}, "Evidence": alert.Evidence{}, "AlertType": alert.Type{}, "Detector": Detector{}, "Suppression": alert.Suppression{}, "Until": Until{}, "Comment": Comment{},
 		"SecurityEvent": record.Row{}, "SecurityRules": group.Rules{}, "WindowRule": group.WindowRule{}, "RangeRule": group.ThresholdRule{}, "AllowRule": group.AllowRule{}, "DenyRule": group.DenyRule{}, "Certificate": CertificateView{},
 		"Policy": Policy{}, "IPRule": ipfilter.Rule{}, "Throttles": Throttles{}, "Containment": registry.Containment{}, "ContainmentPage": ContainmentPage{}, "ContainmentEffect": registry.Effect{}, "Subscription": eventgrid.Subscription{},
 		"Baseline": baseline.Baseline{}, "BaselineTerms": baseline.Terms{}, "BaselineSummary": baseline.Summary{}, "BaselineEntry": baseline.Entry{}, "BaselineLimit": baseline.Limit{},

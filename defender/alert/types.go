@@ -30,6 +30,8 @@ const (
 	TiConnection            = "IoT_TiConnection"
 	SuccessfulLocalLogin    = "IoT_SucessfulLocalLogin" // Azure's spelling
 	FailedLocalLogin        = "IoT_FailedLocalLogin"
+	EgressData              = "IoT_EgressData"
+	PortForwarding          = "IoT_PortForwarding"
 	customPrefix            = "IoT_CA_"
 	unknownRemediation      = "Find out what on the device caused it; when nobody did, disable the identity and install the software anew."
 	tacticInitialAccess     = "Initial Access"
@@ -45,6 +47,20 @@ const (
 	tacticImpact            = "Impact"
 )
 
+// Types of alerts about what devices do on the network, for which Azure has no name; see package behaviour.
+const (
+	NetworkScan         = "IoT_NetworkScan"
+	DenialOfService     = "IoT_DenialOfService"
+	Beaconing           = "IoT_Beaconing"
+	DNSTunnel           = "IoT_DnsTunneling"
+	PayloadDownload     = "IoT_PayloadDownload"
+	NewProtocol         = "IoT_NewProtocol"
+	BruteForce          = "IoT_BruteForce"
+	BruteForceSucceeded = "IoT_BruteForceSucceeded"
+	CredentialStuffing  = "IoT_CredentialStuffing"
+	TwoPlaces           = "IoT_IdentityInTwoPlaces"
+)
+
 // Custom is the type of the alert of a custom rule (defender §2.3).
 func Custom(ruleType string) string { return customPrefix + ruleType }
 
@@ -58,6 +74,8 @@ const (
 	stepsBlock    = "Find out which program on the device talks to it, and block the address."
 	stepsRotate   = "When the device is yours and works, renew its token or key; when it is not, rotate the keys of the identity."
 	stepsOperator = "Find the change in the audit log. When none of your operators made it, undo it, and rotate the operator's token and the keys of policies."
+	stepsInfected = "Cut the device from the network: it is very likely infected, and infects others."
+	stepsExpected = "When new software of yours does it, do nothing: the group learns it once several of its devices do the same."
 	stepsRule     = "Compare what the device does with what it is meant to do. When it is meant to, widen the rule of its security group; when it is not, find out who makes it do so."
 )
 
@@ -65,7 +83,7 @@ const (
 var types = []Type{
 	{"IoT_BinaryCommandLine", "Binary Command Line", High, one(tacticExecution), many("T0807", "T1059.004"), many(stepsWho, stepsSoftware)},
 	{"IoT_DisableFirewall", "Disable firewall", High, one(tacticInhibitResponse), many("T0881", "T1562.004"), many(stepsWho, "Turn the firewall on again.")},
-	{"IoT_PortForwarding", "Port forwarding detection", High, one(tacticCommandAndControl), many("T0884", "T1090", "T1572"), many(stepsWho, stepsBlock)},
+	{PortForwarding, "Port forwarding detection", High, one(tacticCommandAndControl), many("T0884", "T1090", "T1572"), many(stepsWho, stepsBlock)},
 	{"IoT_DisableAuditdLogging", "Possible attempt to disable Auditd logging detected", High, one(tacticEvasion), many("T0872", "T1562.012"), many(stepsWho, "Turn the audit on again.")},
 	{"IoT_ReverseShell", "Reverse shells", High, many(tacticExecution, tacticCommandAndControl), many("T0807", "T1059.004"), many(stepsWho, stepsBlock, stepsSoftware)},
 	{SuccessfulLocalLogin, "Successful local login", High, many(tacticPersistence, tacticLateralMovement), many("T0859", "T1078"), many(stepsWho)},
@@ -92,7 +110,7 @@ var types = []Type{
 	{"IoT_LinuxReconnaissance", "Local host reconnaissance detected", Medium, one(tacticDiscovery), many("T0888", "T1082"), many(stepsWho)},
 	{"IoT_ScriptInterpreterMismatch", "Mismatch between script interpreter and file extension", Medium, one(tacticEvasion), many("T0849", "T1036"), many(stepsSoftware)},
 	{"IoT_LinuxBackdoor", "Possible backdoor detected", Medium, many(tacticPersistence, tacticLateralMovement), many("T0867", "T1105"), many(stepsWho, stepsSoftware)},
-	{"IoT_EgressData", "Possible loss of data detected", Medium, one(tacticImpact), many("T0882", "T1048"), many(stepsBlock)},
+	{EgressData, "Possible loss of data detected", Medium, one(tacticImpact), many("T0882", "T1048"), many(stepsBlock)},
 	{"IoT_PrivilegedContainer", "Privileged container detected", Medium, one(tacticEscalation), many("T0890", "T1611"), many("Give the container the rights it needs and no more.")},
 	{"IoT_RemovelOfSystemLogs", "Removal of system logs files detected", Medium, one(tacticEvasion), many("T0872", "T1070.002"), many(stepsWho)},
 	{"IoT_ExecuteFileWithTrailingSpace", "Space after filename", Medium, one(tacticEvasion), many("T0849", "T1036.006"), many(stepsSoftware)},
@@ -113,6 +131,16 @@ var types = []Type{
 	{DiagnosticSettingSet, "A diagnostic setting was added or edited", Low, one(tacticEvasion), many("T0872", "T1562.008"), one(stepsOperator)},
 	{DiagnosticSettingUnset, "A diagnostic setting was deleted", Low, one(tacticEvasion), many("T0872", "T1562.008"), one(stepsOperator)},
 	{ExpiredToken, "Expired SAS token", Low, one(tacticLateralMovement), many("T0859", "T1078"), many("Look at the clock of the device, and at what renews its token.", stepsRotate)},
+	{NetworkScan, "The device scans the network", High, one(tacticDiscovery), many("T0846", "T1046"), many(stepsInfected, stepsSoftware)},
+	{DenialOfService, "The device takes part in an attack", High, one(tacticImpact), many("T0814", "T1498"), many(stepsInfected, stepsSoftware)},
+	{Beaconing, "The device reports to somebody unknown", High, one(tacticCommandAndControl), many("T0885", "T1071", "T1573"), many(stepsBlock, stepsExpected, stepsSoftware)},
+	{DNSTunnel, "Data in questions for names", High, one(tacticCommandAndControl), many("T0885", "T1071.004", "T1048"), many(stepsBlock, "Let devices ask your own name servers only.")},
+	{PayloadDownload, "A file from somebody unknown", Medium, one(tacticLateralMovement), many("T0867", "T1105"), many(stepsExpected, stepsBlock, stepsSoftware)},
+	{NewProtocol, "A protocol that is new to the device and its group", Low, one(tacticCommandAndControl), many("T0869", "T1571"), many(stepsExpected, stepsBlock)},
+	{BruteForce, "Passwords of the device are guessed", Medium, one(tacticLateralMovement), many("T0859", "T1110"), many("Let the device be reached only from where it is maintained.", stepsWho)},
+	{BruteForceSucceeded, "Somebody signed in after guessing passwords", High, many(tacticInitialAccess, tacticLateralMovement), many("T0859", "T1110", "T1078"), many("Cut the device from the network, and change the passwords of its users.", stepsSoftware)},
+	{CredentialStuffing, "Credentials of devices are tried out", High, many(tacticInitialAccess, tacticLateralMovement), many("T0859", "T1110.004"), many("Block the address with `vauban network`, unless your devices are behind it.", stepsRotate)},
+	{TwoPlaces, "One identity is in two places", High, many(tacticInitialAccess, tacticLateralMovement), many("T0859", "T1078"), many("Find out which of the two places is the device's.", "Rotate the keys of the identity, or revoke its certificate: somebody else has them.")},
 	{InvalidToken, "Invalid SAS token signature", Low, one(tacticLateralMovement), many("T0859", "T1110"), many(stepsRotate)},
 }
 
