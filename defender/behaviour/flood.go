@@ -63,7 +63,7 @@ func (w *watch) floods(s span, flows []flow) {
 		}
 		if least = max(least, bar(*peak)); h.out < least || house && learning {
 			if !s.late {
-				*peak = max(*peak, h.out*usual/float64(max(s.seconds, usual)))
+				*peak = w.peak(s, *peak, h.out*usual/float64(max(s.seconds, usual)), 1.01, 1<<10)
 			}
 			continue
 		}

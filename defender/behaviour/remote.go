@@ -40,6 +40,9 @@ const (
 
 const protocolWait = 2 * hour
 
+// renewal is how long after a device said another version of its software its new hosts are taken for that software's.
+const renewal = 2 * hour
+
 // serviceBit tells services from hosts in what a group knows.
 const serviceBit = 1 << 62
 
@@ -110,8 +113,8 @@ func (w *watch) entry(s span, v *flow, key, prefix uint64) *remote {
 		}
 	}
 	fresh := remote{Key: key, Prefix: prefix, First: s.at, Last: s.at, Beat: s.at, Port: v.port, Proto: v.proto, Hour: s.at / hour, HoursActive: 1}
-	// New software is a new life, as far as it stays with what clouds use.
-	renewed := w.d.Changed != 0 && s.at < w.d.Changed+day && cloud[v.port]
+	// New software may have new hosts, as far as it stays with what clouds use; it talks to them soon.
+	renewed := w.d.Changed != 0 && s.at < w.d.Changed+renewal && cloud[v.port]
 	fresh.Learned = (w.learning(s.at) || renewed) && !w.struck(s.at) && (cloud[v.port] || v.proto == udp)
 	if len(d.Remotes) < maxRemotes {
 		if len(d.Remotes) == cap(d.Remotes) { // four at a time: most have a handful
@@ -294,7 +297,7 @@ func (w *watch) service(s span, v *flow) {
 		w.raise(s, f, v)
 		return
 	}
-	if w.d.Changed != 0 && s.at < w.d.Changed+day {
+	if w.d.Changed != 0 && s.at < w.d.Changed+renewal {
 		return // new software
 	}
 	w.hold(s, false, f, protocolWait, known, v)

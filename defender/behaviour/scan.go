@@ -114,9 +114,9 @@ func (w *watch) fast(s span, f *fan, n int) bool {
 	if n < least {
 		return false
 	}
-	what := "asked %d hosts for %s in %d s, of which hardly one answered"
+	what := "asked about %d hosts for %s in %d s, of which hardly one answered"
 	if name == Sweep {
-		what = "pinged %[1]d hosts in %[3]d s"
+		what = "pinged about %[1]d hosts in %[3]d s"
 	}
 	if w.raise(s, Finding{
 		Detector: name, Type: alert.NetworkScan, Indicator: serviceName(f.service), Sureness: sure,

@@ -301,15 +301,24 @@ func (w *watch) roll(s span) {
 	d := w.d
 	if h := s.at / hour; h != d.Hour {
 		// Of a device that fetches up on what it could not send, an hour of the hub holds many of its own.
-		d.PeakHour = max(d.PeakHour*0.999, d.HourOut*hour/max(hour, float64(d.HourSeconds)))
+		d.PeakHour = w.peak(s, d.PeakHour*0.999, d.HourOut*hour/max(hour, float64(d.HourSeconds)), 1.5, 64<<10)
 		d.Hour, d.HourOut, d.HourSeconds = h, 0, 0
 	}
 	if slot := s.at / (10 * minute); slot != d.Slot {
-		d.DNSPeak = max(d.DNSPeak*0.9995, d.DNSOut*10*minute/max(10*minute, float64(d.SlotSeconds)))
+		d.DNSPeak = w.peak(s, d.DNSPeak*0.9995, d.DNSOut*10*minute/max(10*minute, float64(d.SlotSeconds)), 1.2, 1<<10)
 		d.Slot, d.DNSOut, d.SlotSeconds = slot, 0, 0
 	}
 	d.HourSeconds += s.seconds
 	d.SlotSeconds += s.seconds
+}
+
+// peak is the new peak of a device. After its first day it grows by no more than a factor at a time, so that an attack does not make itself usual
+// by what it does below a threshold.
+func (w *watch) peak(s span, old, now, factor, least float64) float64 {
+	if !w.learning(s.at) {
+		now = min(now, max(old*factor, least))
+	}
+	return max(old, now)
 }
 
 func endpoint(v *flow) string {

@@ -33,6 +33,10 @@ type Report struct {
 	// False are the false alerts; at most 50.
 	False []Accused `json:"falseAlerts,omitempty"`
 	Notes []string  `json:"notes,omitempty"`
+	// Unlabelled: the log does not say what is an attack, so that only alerts can be counted.
+	Unlabelled bool      `json:"unlabelled,omitempty"`
+	Alerts     int       `json:"alerts"`
+	Raised     []Accused `json:"raised,omitempty"` // of an unlabelled log: its alerts, at most 50
 }
 
 // Benign is what happened on device-days without an attack.
@@ -108,7 +112,6 @@ type alertKey struct{ device, day, kind, indicator string }
 
 // Meter collects what detectors find, and what there was to find. Its memory grows with device-days and alerts, not with traffic.
 type Meter struct {
-	Learn   time.Duration
 	days    map[dayKey]*dayOf
 	first   map[string]map[string]time.Time // the first window of an attack, by device
 	seen    map[alertKey]int                // the sureness of those that count
@@ -288,6 +291,7 @@ func (m *Meter) Report(name string, expect Expect) Report {
 	slices.Sort(r.NotFound)
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		r.Detectors = append(r.Detectors, *sources[name])
+		r.Alerts += sources[name].True + sources[name].False
 	}
 	r.Benign.PerHundred = 100 * ratio(r.Benign.Alerts, r.Benign.DeviceDays)
 	r.Budget = budget(wrong, right, r.Benign.DeviceDays)
@@ -344,6 +348,9 @@ func ratio(n, of int) float64 {
 // Print writes a report for people.
 func (r *Report) Print(out io.Writer) error {
 	fmt.Fprintf(out, "%s: %d devices, %d windows with traffic\n", r.Name, r.Devices, r.Windows)
+	if r.Unlabelled {
+		return r.printUnlabelled(out)
+	}
 	fmt.Fprintf(out, "honest: %d device-days, %d alerts, %.2f per 100 device-days\n", r.Benign.DeviceDays, r.Benign.Alerts, r.Benign.PerHundred)
 	fmt.Fprintf(out, "at most 1 false alert per 100 device-days (sureness from %d): %d true and %d false alerts, precision %.3f, %.1f %% of infected devices found\n",
 		r.Budget.Sureness, r.Budget.True, r.Budget.False, r.Budget.Precision, 100*r.Budget.Rate)
@@ -359,6 +366,23 @@ func (r *Report) Print(out io.Writer) error {
 	fmt.Fprintln(w, "DETECTOR\tTRUE\tFALSE")
 	for _, d := range r.Detectors {
 		fmt.Fprintf(w, "%s\t%d\t%d\n", d.Name, d.True, d.False)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintln(out, n)
+	}
+	return nil
+}
+
+// printUnlabelled writes which alerts there were.
+func (r *Report) printUnlabelled(out io.Writer) error {
+	fmt.Fprintf(out, "%d alerts\n", r.Alerts)
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "AT\tDEVICE\tALERT\tSEEN")
+	for _, a := range r.Raised {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a.At.Format(time.DateTime), a.Device, a.Type, a.Seen)
 	}
 	if err := w.Flush(); err != nil {
 		return err
