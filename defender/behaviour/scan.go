@@ -27,7 +27,6 @@ type fan struct {
 	service uint32
 	hosts   distinct
 	n       int
-	since   uint32
 	first   [9]*flow
 }
 
@@ -160,9 +159,9 @@ func (w *watch) slow(s span, f *fan) {
 }
 
 func (w *watch) count(s span, f *fan, c *sweep) {
-	switch now := s.at / hour; {
-	case now == c.Hour:
-	case now == c.Hour+1:
+	switch now := s.at / hour; now {
+	case c.Hour:
+	case c.Hour + 1:
 		c.Past, c.Now, c.Hour, c.Since = c.Now, distinct{}, now, c.Hour*hour
 	default:
 		c.Past, c.Now, c.Hour, c.Since = distinct{}, distinct{}, now, s.at

@@ -64,7 +64,16 @@ type Class struct {
 type Duration time.Duration
 
 // MarshalText is the duration in words, such as 4m10s.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+func (d Duration) MarshalText() ([]byte, error) {
+	return []byte(time.Duration(d).Round(time.Second).String()), nil
+}
+
+// UnmarshalText undoes MarshalText.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
 
 // Budget is what remains when the least sure findings are left out until honest devices raise no more than one alert in a hundred days.
 type Budget struct {

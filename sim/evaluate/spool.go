@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/vauban-iot/vauban/wire/connlog"
 )
@@ -236,5 +235,3 @@ func (s *spool) each(do func(*row) error) error {
 	}
 	return nil
 }
-
-func (v *row) start() time.Time { return time.UnixMicro(v.at).UTC() }

@@ -41,7 +41,6 @@ func Known(a Attack) bool { return slices.Contains(Attacks, a) }
 // burst fills windows with what is too much to be planned.
 type burst struct {
 	from, to int // windows of the day
-	label    Attack
 	fill     func(s *stream, w *Window, n int)
 	quiet    func(n int) bool // nil: never
 }
