@@ -25,6 +25,7 @@ import (
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender"
 	"github.com/vauban-iot/vauban/defender/baseline"
+	"github.com/vauban-iot/vauban/defender/export"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/dps"
@@ -150,6 +151,7 @@ type Node struct {
 	security   *security
 	baselines  *baseline.Service
 	posture    *postured
+	exports    *export.Manager
 	feed       *live.Feed
 	routes     *routes
 	mqtt       *mqtt.Server
@@ -319,6 +321,9 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if n.baselines, err = newBaselines(n, ports); err != nil {
 		return err
 	}
+	if err := n.newExports(); err != nil {
+		return err
+	}
 	n.routes = newRoutes(n, n.cfg.Routed)
 	n.routes.want(ctx) // before the first device can connect
 	if err := meter.Gauges(n.metrics, n.counts); err != nil {
@@ -384,6 +389,7 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	readers.run("connections", n.detector.RunConnections)
 	readers.run("defender", n.lead("defender", n.runDefender))
 	readers.run("baselines", n.lead("baselines", n.baselines.Run))
+	readers.run("exports", n.lead("exports", n.exports.Run))
 	readers.run("routing", n.lead("routing", n.routes.run))
 	readers.run("event grid", n.lead("event grid", n.subscriptions.Run))
 	readers.run("live feed", n.feed.Run)

@@ -9,7 +9,7 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -51,6 +51,8 @@ type Config struct {
 	Subscriptions      SubscriptionStore
 	Intel              IntelStore
 	Detectors          DetectorStore
+	Exports            ExportStore
+	Tables             TableStore
 	Provisioning       Provisioner      // nil: there is no provisioning service
 	Now                func() time.Time // nil: time.Now
 	Logger             *slog.Logger     // nil: slog.Default()
@@ -167,6 +169,12 @@ var routes = []struct {
 	{http.MethodGet, "/api/intel/exemptions", (*API).intelExemptions},
 	{http.MethodPut, "/api/intel/exemptions", (*API).putIntelExemption},
 	{http.MethodDelete, "/api/intel/exemptions", (*API).deleteIntelExemption},
+	{http.MethodGet, "/api/exports", (*API).exports},
+	{http.MethodGet, "/api/exports/{name}", (*API).export},
+	{http.MethodPut, "/api/exports/{name}", (*API).putExport},
+	{http.MethodDelete, "/api/exports/{name}", (*API).deleteExport},
+	{http.MethodPost, "/api/exports/{name}/test", (*API).testExport},
+	{http.MethodGet, "/api/tables/{table}", (*API).tableRows},
 	{http.MethodGet, "/api/provisioning", provisioning((*API).provisioningService)},
 	{http.MethodGet, "/api/provisioning/hubs", provisioning((*API).linkedHubs)},
 	{http.MethodPut, "/api/provisioning/hubs/{host}", provisioning((*API).linkHub)},
@@ -181,12 +189,21 @@ var routes = []struct {
 
 // New returns an API.
 func New(cfg Config) (*API, error) {
-	if cfg.Token.IsZero() || cfg.Alerts == nil || cfg.Events == nil || cfg.Groups == nil || cfg.Baselines == nil || cfg.Recommendations == nil || cfg.Feed == nil || cfg.Certificates == nil || cfg.Routing == nil || cfg.DeadLetters == nil || cfg.Authentication == nil ||
-		cfg.Policies == nil || cfg.Network == nil || cfg.Containment == nil || cfg.Privacy == nil || cfg.Throttles == nil || cfg.Subscriptions == nil || cfg.Intel == nil {
-		return nil, errors.New("api: Token, Alerts, Events, Groups, Baselines, Recommendations, Feed, Certificates, Routing, DeadLetters, Authentication, Policies, Network, Containment, Privacy, Throttles, Subscriptions and Intel are required")
-	}
-	if cfg.Detectors == nil {
-		return nil, errors.New("api: Detectors are required")
+	for _, r := range []struct {
+		name string
+		set  bool
+	}{
+		{"Token", !cfg.Token.IsZero()}, {"Alerts", cfg.Alerts != nil}, {"Events", cfg.Events != nil}, {"Groups", cfg.Groups != nil},
+		{"Baselines", cfg.Baselines != nil}, {"Detectors", cfg.Detectors != nil}, {"Recommendations", cfg.Recommendations != nil},
+		{"Feed", cfg.Feed != nil}, {"Certificates", cfg.Certificates != nil}, {"Routing", cfg.Routing != nil}, {"DeadLetters", cfg.DeadLetters != nil},
+		{"Authentication", cfg.Authentication != nil}, {"Policies", cfg.Policies != nil}, {"Network", cfg.Network != nil},
+		{"Containment", cfg.Containment != nil}, {"Privacy", cfg.Privacy != nil}, {"Throttles", cfg.Throttles != nil},
+		{"Subscriptions", cfg.Subscriptions != nil}, {"Intel", cfg.Intel != nil},
+		{"Exports", cfg.Exports != nil}, {"Tables", cfg.Tables != nil},
+	} {
+		if !r.set {
+			return nil, fmt.Errorf("api: %s is required", r.name)
+		}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -10,6 +10,7 @@ import (
 	"github.com/vauban-iot/vauban/access/ipfilter"
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/baseline"
+	"github.com/vauban-iot/vauban/defender/export"
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
@@ -101,6 +102,7 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 		"BaselineMaker": baseline.Maker{}, "BaselineEdit": baseline.Edit{}, "BaselineLimitEdit": baseline.LimitEdit{}, "BaselinePreview": baseline.Preview{}, "BaselinePromotion": baseline.Promotion{},
 		"FeedConfig": feed.Config{}, "FeedState": feed.State{}, "Exemption": feed.Exemption{}, "Indicator": intel.Indicator{}, "Verdict": intel.Verdict{},
 		"Recommendation": posture.Recommendation{}, "RecommendationKind": posture.Type{}, "Switch": Switch{}, "Switched": Switched{}, "Score": posture.Score{}, "ScoreLine": posture.Line{},
+		"ExportConfig": export.Config{}, "ExportState": export.State{}, "ExportWaiting": export.Waiting{},
 		"LinkedHub": HubView{}, "Imported": dps.Imported{},
 	} {
 		prefix := "components schemas " + name + " properties "

@@ -41,8 +41,8 @@ type Event struct {
 
 // Place is where an event is: its message in the log, and its number there.
 type Place struct {
-	Message uint64
-	Ordinal int
+	Message uint64 `json:"message"`
+	Ordinal int    `json:"ordinal"`
 }
 
 // String is the form of pages' places.
@@ -169,12 +169,22 @@ type Filter struct {
 	Limit   int       // 1..1000; 0 means 100
 }
 
+// Span is a part of all events.
+type Span struct {
+	After    Place     // only later ones
+	From, To time.Time // by the hub's clock; To is exclusive; zero: no bound
+}
+
 // Store keeps events. Every write is on disk when the call returns.
 type Store interface {
 	// Record keeps events and raises alerts, see [alert.Store], in one transaction. Events that are kept already are left alone.
 	Record(ctx context.Context, events []Event, alerts []alert.Alert) ([]alert.Raised, error)
 	// SecurityEvents lists, newest first.
 	SecurityEvents(ctx context.Context, f Filter) ([]Event, error)
+	// EventsAfter lists a part, oldest first, in the order of their places. limit is 1..1000; 0 means 100.
+	EventsAfter(ctx context.Context, s Span, limit int) ([]Event, error)
+	// CountEvents is how many there are after a place, counted up to most.
+	CountEvents(ctx context.Context, after Place, most int) (int, error)
 	// PruneEvents forgets events from before a time, and the oldest beyond keep and beyond so many bytes of details. It returns how many.
 	PruneEvents(ctx context.Context, before time.Time, keep int, bytes int64) (int, error)
 	// PruneDevice forgets the oldest events of a device beyond keep and beyond so many bytes of details.

@@ -109,10 +109,8 @@ func (s *Store) Aggregate(ctx context.Context, k alert.AggregateKey) (alert.Aggr
 // DismissAggregate implements [alert.AggregateStore].
 func (s *Store) DismissAggregate(ctx context.Context, k alert.AggregateKey, v alert.Verdict) (dismissed int, err error) {
 	err = s.write(ctx, func(ctx context.Context, c Conn) error {
-		if s.b.Serialize != nil { // an alert that is raised meanwhile must see it, or be seen
-			if err := s.b.Serialize(ctx, c, "alerts"); err != nil {
-				return s.fail("dismiss alerts", err)
-			}
+		if err := s.inAlerts(ctx, c, "dismiss alerts"); err != nil { // an alert that is raised meanwhile must see it, or be seen
+			return err
 		}
 		n, err := one(ctx, s, c, "count alerts", scanInt, `SELECT COUNT(*) FROM alerts WHERE day = $1 AND type = $2`, k.Day, k.Type)
 		if err != nil {
@@ -125,8 +123,12 @@ func (s *Store) DismissAggregate(ctx context.Context, k alert.AggregateKey, v al
 			k.Type, k.Day, v.By, micros(v.Time)); err != nil {
 			return err
 		}
-		n, err = s.exec(ctx, c, "dismiss alerts", `UPDATE alerts SET status = 'dismissed', status_time = $1, status_by = $2, comment = $3, suppression = '', until = 0
-			WHERE day = $4 AND type = $5 AND status <> 'dismissed'`, micros(v.Time), v.By, v.Comment, k.Day, k.Type)
+		change, err := s.nextAlertChange(ctx, c)
+		if err != nil {
+			return err
+		}
+		n, err = s.exec(ctx, c, "dismiss alerts", `UPDATE alerts SET status = 'dismissed', status_time = $1, status_by = $2, comment = $3, suppression = '', until = 0,
+			change = $4, changed = $5 WHERE day = $6 AND type = $7 AND status <> 'dismissed'`, micros(v.Time), v.By, v.Comment, change, micros(v.Time), k.Day, k.Type)
 		dismissed = int(n)
 		return err
 	})

@@ -44,6 +44,9 @@ func scanFullAlert(r *sql.Rows) (a alert.Alert, err error) {
 func (s *Store) Raise(ctx context.Context, a alert.Alert) (result alert.Alert, created bool, err error) {
 	var r alert.Raised
 	err = s.write(ctx, func(ctx context.Context, c Conn) (err error) {
+		if err := s.inAlerts(ctx, c, "raise alert"); err != nil {
+			return err
+		}
 		r, err = s.raise(ctx, c, a)
 		return err
 	})
@@ -53,21 +56,15 @@ func (s *Store) Raise(ctx context.Context, a alert.Alert) (result alert.Alert, c
 	return r.Alert, r.Created, nil
 }
 
+// raise is Raise in a transaction that began with inAlerts.
 func (s *Store) raise(ctx context.Context, c Conn, a alert.Alert) (r alert.Raised, err error) {
-	find := func() (alert.Alert, error) {
-		return one(ctx, s, c, "read alert", scanFullAlert, s.lock(oneAlert), a.Device, a.Module, a.Type, a.Indicator, a.Day)
-	}
-	now, err := find()
-	if errors.Is(err, errNoRow) && s.b.Serialize != nil {
-		// Sequences must be committed in their order, or a reader who continues
-		// after the last one it saw would miss one.
-		if err := s.b.Serialize(ctx, c, "alerts"); err != nil {
-			return r, s.fail("create alert", err)
-		}
-		now, err = find()
-	}
+	now, err := one(ctx, s, c, "read alert", scanFullAlert, s.lock(oneAlert), a.Device, a.Module, a.Type, a.Indicator, a.Day)
 	switch {
 	case errors.Is(err, errNoRow):
+		change, err := s.nextAlertChange(ctx, c)
+		if err != nil {
+			return r, err
+		}
 		r = alert.Raised{Alert: a, Created: true, Counted: true}
 		r.Retro = false
 		r.FirstSeen, r.LastSeen = stored(a.FirstSeen), stored(a.LastSeen)
@@ -81,12 +78,12 @@ func (s *Store) raise(ctx context.Context, c Conn, a alert.Alert) (r alert.Raise
 			return r, err
 		}
 		n, err := one(ctx, s, c, "create alert", scanInt, `INSERT INTO alerts (id, type, severity, title, description, device, module, grp, indicator, source, day,
-			remote, local, protocol, direction, count, first_seen, last_seen, last_message, status, status_time, status_by, comment, suppression, until, evidence)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, '', $23, $24, $25)
+			remote, local, protocol, direction, count, first_seen, last_seen, last_message, status, status_time, status_by, comment, suppression, until, evidence, born, change, changed)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, '', $23, $24, $25, $26, $27, $28)
 			ON CONFLICT DO NOTHING RETURNING sequence`,
 			a.ID, a.Type, string(a.Severity), a.Title, a.Description, a.Device, a.Module, a.Group, a.Indicator, a.Source, a.Day,
 			a.Remote, a.Local, a.Protocol, a.Direction, a.Count, micros(a.FirstSeen), micros(a.LastSeen), int64(a.LastMessage),
-			string(r.Status), micros(r.StatusTime), r.StatusBy, r.Suppression, micros(r.SuppressedUntil), evidence)
+			string(r.Status), micros(r.StatusTime), r.StatusBy, r.Suppression, micros(r.SuppressedUntil), evidence, change, change, micros(a.LastSeen))
 		if errors.Is(err, errNoRow) {
 			return r, fault.New(fault.AlreadyExists, "alert %s exists already", a.ID)
 		}
@@ -116,6 +113,14 @@ func (s *Store) raise(ctx context.Context, c Conn, a alert.Alert) (r alert.Raise
 		r.Count, micros(r.LastSeen), int64(r.LastMessage), string(r.Status), micros(r.StatusTime), r.StatusBy, r.Comment, r.Suppression, micros(r.SuppressedUntil),
 		evidence, int64(r.Sequence))
 	r.Evidence = nil
+	if err != nil || !worthTelling(&now, &r.Alert) {
+		return r, err
+	}
+	change, err := s.nextAlertChange(ctx, c)
+	if err != nil {
+		return r, err
+	}
+	_, err = s.exec(ctx, c, "number change of alert", `UPDATE alerts SET change = $1, changed = $2 WHERE sequence = $3`, change, micros(r.LastSeen), int64(r.Sequence))
 	return r, err
 }
 
@@ -199,6 +204,9 @@ func (s *Store) Alert(ctx context.Context, id string) (alert.Alert, error) {
 // Judge implements [alert.Store].
 func (s *Store) Judge(ctx context.Context, id string, v alert.Verdict) (a alert.Alert, err error) {
 	err = s.write(ctx, func(ctx context.Context, c Conn) error {
+		if err := s.inAlerts(ctx, c, "judge alert"); err != nil {
+			return err
+		}
 		if a, err = one(ctx, s, c, "read alert", scanFullAlert, s.lock(fullAlert+`WHERE id = $1`), id); err != nil {
 			return notFound(err, "alert", id)
 		}
@@ -209,8 +217,12 @@ func (s *Store) Judge(ctx context.Context, id string, v alert.Verdict) (a alert.
 			return fault.New(fault.PreconditionFailed, "alert %s is dismissed, which is for good", id)
 		}
 		a.Status, a.StatusTime, a.StatusBy, a.Comment, a.Suppression, a.SuppressedUntil = v.Status, stored(v.Time), v.By, v.Comment, "", time.Time{}
-		_, err := s.exec(ctx, c, "judge alert", `UPDATE alerts SET status = $1, status_time = $2, status_by = $3, comment = $4, suppression = '', until = 0
-			WHERE sequence = $5`, string(v.Status), micros(v.Time), v.By, v.Comment, int64(a.Sequence))
+		change, err := s.nextAlertChange(ctx, c)
+		if err != nil {
+			return err
+		}
+		_, err = s.exec(ctx, c, "judge alert", `UPDATE alerts SET status = $1, status_time = $2, status_by = $3, comment = $4, suppression = '', until = 0,
+			change = $5, changed = $6 WHERE sequence = $7`, string(v.Status), micros(v.Time), v.By, v.Comment, change, micros(v.Time), int64(a.Sequence))
 		return err
 	})
 	if err != nil {
@@ -229,10 +241,8 @@ func scanSuppression(r *sql.Rows) (p alert.Suppression, err error) {
 // Suppress implements [alert.Store].
 func (s *Store) Suppress(ctx context.Context, p alert.Suppression) (hidden int, err error) {
 	err = s.write(ctx, func(ctx context.Context, c Conn) error {
-		if s.b.Serialize != nil { // an alert that is raised meanwhile must see it, or be seen
-			if err := s.b.Serialize(ctx, c, "alerts"); err != nil {
-				return s.fail("create suppression", err)
-			}
+		if err := s.inAlerts(ctx, c, "create suppression"); err != nil { // an alert that is raised meanwhile must see it, or be seen
+			return err
 		}
 		n, err := one(ctx, s, c, "count suppressions", scanInt, `SELECT COUNT(*) FROM alert_suppressions`)
 		if err != nil {
@@ -250,8 +260,12 @@ func (s *Store) Suppress(ctx context.Context, p alert.Suppression) (hidden int, 
 		if made == 0 {
 			return fault.New(fault.AlreadyExists, "suppression %s exists already", p.ID)
 		}
+		change, err := s.nextAlertChange(ctx, c)
+		if err != nil {
+			return err
+		}
 		q := &selection{}
-		set := `UPDATE alerts SET status = 'suppressed', status_time = ` + q.arg(micros(p.Created)) + `, status_by = ` + q.arg(p.By) + `, comment = ` + q.arg(p.Reason) +
+		set := `UPDATE alerts SET status = 'suppressed', change = ` + q.arg(change) + `, changed = ` + q.arg(micros(p.Created)) + `, status_time = ` + q.arg(micros(p.Created)) + `, status_by = ` + q.arg(p.By) + `, comment = ` + q.arg(p.Reason) +
 			`, suppression = ` + q.arg(p.ID) + `, until = ` + q.arg(micros(p.Expires)) + ` WHERE status = 'open'`
 		for _, m := range []struct{ column, value string }{{"type", p.Type}, {"device", p.Device}, {"indicator", p.Indicator}} {
 			if m.value != "" {
@@ -270,11 +284,23 @@ func (s *Store) Suppressions(ctx context.Context, now time.Time) ([]alert.Suppre
 	return list(ctx, s, s.b.Reader, "list suppressions", scanSuppression, selectSuppression+`WHERE expires > $1 ORDER BY expires, id`, micros(now))
 }
 
-const showAlerts = `UPDATE alerts SET status = 'open', status_time = $1, status_by = '', comment = '', suppression = '', until = 0 WHERE `
+// showAlerts opens those that a condition finds, whose parameters begin at $4.
+func (s *Store) showAlerts(ctx context.Context, c Conn, now time.Time, condition string, args ...any) (int, error) {
+	change, err := s.nextAlertChange(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	n, err := s.exec(ctx, c, "show alerts", `UPDATE alerts SET status = 'open', status_time = $1, change = $2, changed = $3, status_by = '', comment = '', suppression = '', until = 0
+		WHERE status = 'suppressed' AND suppression <> '' AND `+condition, append([]any{micros(now), change, micros(now)}, args...)...)
+	return int(n), err
+}
 
 // Unsuppress implements [alert.Store].
 func (s *Store) Unsuppress(ctx context.Context, id string, now time.Time) (shown int, err error) {
 	err = s.write(ctx, func(ctx context.Context, c Conn) error {
+		if err := s.inAlerts(ctx, c, "delete suppression"); err != nil {
+			return err
+		}
 		n, err := s.exec(ctx, c, "delete suppression", `DELETE FROM alert_suppressions WHERE id = $1`, id)
 		if err != nil {
 			return err
@@ -282,8 +308,7 @@ func (s *Store) Unsuppress(ctx context.Context, id string, now time.Time) (shown
 		if n == 0 {
 			return fault.New(fault.NotFound, "suppression %s does not exist", id)
 		}
-		n, err = s.exec(ctx, c, "show alerts", showAlerts+`suppression = $2 AND suppression <> '' AND status = 'suppressed'`, micros(now), id)
-		shown = int(n)
+		shown, err = s.showAlerts(ctx, c, now, `suppression = $4`, id)
 		return err
 	})
 	return shown, err
@@ -297,11 +322,13 @@ func (s *Store) Wake(ctx context.Context, now time.Time) (shown int, err error) 
 		return 0, err
 	}
 	err = s.write(ctx, func(ctx context.Context, c Conn) error {
+		if err := s.inAlerts(ctx, c, "delete suppressions"); err != nil {
+			return err
+		}
 		if _, err := s.exec(ctx, c, "delete suppressions", `DELETE FROM alert_suppressions WHERE expires <= $1`, micros(now)); err != nil {
 			return err
 		}
-		n, err := s.exec(ctx, c, "show alerts", showAlerts+`suppression <> '' AND until <= $2 AND status = 'suppressed'`, micros(now), micros(now))
-		shown = int(n)
+		shown, err = s.showAlerts(ctx, c, now, `until <= $4`, micros(now))
 		return err
 	})
 	return shown, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"math"
 	"strings"
 	"time"
 
@@ -36,9 +37,9 @@ func (s *Store) Record(ctx context.Context, events []record.Event, alerts []aler
 	}
 	err = s.write(ctx, func(ctx context.Context, c Conn) error {
 		raised = make([]alert.Raised, 0, len(alerts))
-		if len(alerts) > 0 && s.b.Serialize != nil { // before any row is locked: see raise and Suppress
-			if err := s.b.Serialize(ctx, c, "alerts"); err != nil {
-				return s.fail("raise alerts", err)
+		if len(alerts) > 0 {
+			if err := s.inAlerts(ctx, c, "raise alerts"); err != nil {
+				return err
 			}
 		}
 		if err := s.chunks(len(events), rowsWrite, func(from, to int) error {
@@ -111,6 +112,24 @@ func (s *Store) SecurityEvents(ctx context.Context, f record.Filter) ([]record.E
 	}
 	return list(ctx, s, s.b.Reader, "list security events", scanEvent, `SELECT `+eventColumns+` FROM security_events WHERE `+strings.Join(where, " AND ")+
 		` ORDER BY message DESC, ordinal DESC LIMIT `+q.arg(pageLimit(f.Limit)), q.args...)
+}
+
+// EventsAfter implements [record.Store].
+func (s *Store) EventsAfter(ctx context.Context, f record.Span, limit int) ([]record.Event, error) {
+	until := int64(math.MaxInt64)
+	if !f.To.IsZero() {
+		until = f.To.UnixMicro()
+	}
+	return list(ctx, s, s.b.Reader, "list security events in order", scanEvent, `SELECT `+eventColumns+` FROM security_events
+		WHERE (message, ordinal) > ($1, $2) AND enqueued >= $3 AND enqueued < $4 ORDER BY message, ordinal LIMIT $5`,
+		int64(f.After.Message), f.After.Ordinal, micros(f.From), until, pageLimit(limit))
+}
+
+// CountEvents implements [record.Store].
+func (s *Store) CountEvents(ctx context.Context, after record.Place, most int) (int, error) {
+	n, err := one(ctx, s, s.b.Reader, "count security events", scanInt,
+		`SELECT COUNT(*) FROM (SELECT message FROM security_events WHERE (message, ordinal) > ($1, $2) LIMIT $3) AS counted`, int64(after.Message), after.Ordinal, most)
+	return int(n), err
 }
 
 // PruneEvents implements [record.Store].

@@ -18,6 +18,7 @@ import (
 	"github.com/vauban-iot/vauban/access/signin"
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/baseline"
+	"github.com/vauban-iot/vauban/defender/export"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/record"
@@ -72,6 +73,8 @@ type Store interface {
 	signin.Store
 	feed.Store
 	baseline.Store
+	export.Store
+	alert.Changes
 }
 
 // Open makes an empty store and arranges that it is closed when t ends.
@@ -104,6 +107,8 @@ func All(t *testing.T, open Open) {
 	t.Run("SecurityEvents", func(t *testing.T) { SecurityEvents(t, open) })
 	t.Run("Activity", func(t *testing.T) { Activity(t, open) })
 	t.Run("Posture", func(t *testing.T) { Posture(t, open) })
+	t.Run("AlertChanges", func(t *testing.T) { AlertChanges(t, open) })
+	t.Run("Exports", func(t *testing.T) { Exports(t, open) })
 	t.Run("Intel", func(t *testing.T) { Intel(t, open) })
 	t.Run("Baselines", func(t *testing.T) { Baselines(t, open) })
 	t.Run("Settings", func(t *testing.T) { Settings(t, open) })
