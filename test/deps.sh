@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests stand on, as far as it is missing: Debian packages (PostgreSQL,
-# Chromium, mosquitto, swtpm, openssl, Avro for Python,
+# Chromium, mosquitto, swtpm, openssl, rsyslog, Avro for Python,
 # what the Linux agent's collectors read) and the npm packages that judge Vauban. Run by `make deps`.
 set -eu
 cd "$(dirname "$0")"
@@ -21,6 +21,8 @@ need iptables-save iptables
 need rpmbuild rpm
 need utmpdump util-linux
 [ -x /lib/systemd/systemd-journal-remote ] || missing="$missing systemd-journal-remote"
+need rsyslogd rsyslog
+ls /usr/lib/*/rsyslog/lmnsd_ossl.so >/dev/null 2>&1 || missing="$missing rsyslog-openssl"
 /usr/bin/python3 -c 'import avro' 2>/dev/null || missing="$missing python3-avro" # reads what we write
 if [ -n "$missing" ]; then
 	sudo=""
