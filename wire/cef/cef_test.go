@@ -94,13 +94,14 @@ func parse(t *testing.T, s string) (header []string, fields map[string]string) {
 		s = strings.TrimPrefix(s[begin:], " ")
 		for i := 0; i < len(raw); i++ {
 			c := raw[i]
-			if c == '\\' {
+			switch c {
+			case '\\':
 				i++
 				if i == len(raw) || !strings.ContainsRune(`\=nr`, rune(raw[i])) {
 					t.Fatalf("a wrong escape in a value: %q", raw)
 				}
 				c = map[byte]byte{'\\': '\\', '=': '=', 'n': '\n', 'r': '\r'}[raw[i]]
-			} else if c == '\n' || c == '\r' {
+			case '\n', '\r':
 				t.Fatalf("a line break in a value: %q", raw)
 			}
 			value.WriteByte(c)
