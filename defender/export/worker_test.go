@@ -206,6 +206,13 @@ func (r *receiver) set(answer func([]item) error) {
 	r.answer = answer
 }
 
+// tried are the moments of all tries so far.
+func (r *receiver) tried() []time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.tries)
+}
+
 func (r *receiver) taken() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -293,8 +300,9 @@ func TestManager_TriesAgainLaterAndLater(t *testing.T) {
 		if st.Failures < 12 || st.Failures > 35 || st.Error != "connection refused" || !st.FailedSince.Equal(start.UTC()) || st.NextAttempt.Before(time.Now()) {
 			t.Errorf("after an hour: %+v", st)
 		}
-		for i := 1; i < len(b.tries)-1; i++ {
-			wait, most := b.tries[i].Sub(b.tries[i-1]), min(longWait, firstWait<<min(i-1, 20))
+		tried := b.tried()
+		for i := 1; i < len(tried)-1; i++ {
+			wait, most := tried[i].Sub(tried[i-1]), min(longWait, firstWait<<min(i-1, 20))
 			if wait < most/2 || wait > most {
 				t.Errorf("try %d came after %v, want %v to %v", i+1, wait, most/2, most)
 			}
@@ -304,9 +312,9 @@ func TestManager_TriesAgainLaterAndLater(t *testing.T) {
 		}
 		// A restart does not hammer on it.
 		stop()
-		tries := len(b.tries)
+		tries := len(b.tried())
 		stop = b.run(t)
-		if len(b.tries) != tries {
+		if len(b.tried()) != tries {
 			t.Error("it is tried at once after a restart")
 		}
 		b.set(nil)
@@ -328,12 +336,12 @@ func TestManager_RetryAfter(t *testing.T) {
 		})
 		defer b.run(t)()
 		time.Sleep(59 * time.Second)
-		if len(b.tries) != 1 {
-			t.Errorf("%d tries within the minute", len(b.tries))
+		if len(b.tried()) != 1 {
+			t.Errorf("%d tries within the minute", len(b.tried()))
 		}
 		time.Sleep(2 * time.Second)
-		if len(b.tries) != 2 {
-			t.Errorf("%d tries after the minute", len(b.tries))
+		if len(b.tried()) != 2 {
+			t.Errorf("%d tries after the minute", len(b.tried()))
 		}
 	})
 }
