@@ -67,6 +67,8 @@ func (m Maker) activity(r *record.Event, uid string, details json.RawMessage) Ev
 		return m.process(&event, details, r.Name, uid)
 	case len(event.Checks) > 0:
 		return m.check(&event.Checks[0], uid, r)
+	case r.Name == "Dns":
+		return m.query(details, uid, r.Device)
 	case r.Name == "FileSystem":
 		return m.file(details, uid)
 	case r.Name == "SystemInformation":
@@ -205,6 +207,23 @@ func (m Maker) check(c *secmsg.BaselineCheck, uid string, r *record.Event) Event
 	if c.Remediation != "" {
 		e.Remediation = &Remediation{c.Remediation}
 	}
+	return e
+}
+
+// query reads a name that was asked for.
+func (m Maker) query(details json.RawMessage, uid, device string) Event {
+	e := m.event(DNSActivity, 1, uid)
+	o := object(details)
+	e.Query = &Query{Host: short(o.text("name")), Type: short(o.text("type"))}
+	e.Source = &Endpoint{UID: device}
+	if server := o.text("server"); server != "" {
+		e.Destination = endpoint(server, "")
+	}
+	if executable := o.text("executable"); executable != "" {
+		e.Actor = &Actor{Process: process(executable, "", o.number("process_id"))}
+	}
+	e.Count = int(o.number("hit_count"))
+	e.observe("query.hostname", hostName, e.Query.Host)
 	return e
 }
 

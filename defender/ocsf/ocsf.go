@@ -23,6 +23,7 @@ const (
 	DetectionFinding  = 2004
 	Authentication    = 3002
 	NetworkActivity   = 4001
+	DNSActivity       = 4003
 	DeviceInventory   = 5001
 )
 
@@ -34,6 +35,7 @@ var classes = map[int]struct{ class, category string }{
 	DetectionFinding:  {"Detection Finding", "Findings"},
 	Authentication:    {"Authentication", "Identity & Access Management"},
 	NetworkActivity:   {"Network Activity", "Network Activity"},
+	DNSActivity:       {"DNS Activity", "Network Activity"},
 	DeviceInventory:   {"Device Inventory Info", "Discovery"},
 }
 
@@ -46,6 +48,7 @@ var activities = map[int]map[int]string{
 	DetectionFinding:  {1: "Create", 2: "Update", 3: "Close"},
 	Authentication:    {1: "Logon", 2: "Logoff"},
 	NetworkActivity:   {6: "Traffic", 7: "Listen"},
+	DNSActivity:       {1: "Query"},
 	DeviceInventory:   {2: "Collect"},
 }
 
@@ -85,6 +88,7 @@ type Event struct {
 	Source      *Endpoint      `json:"src_endpoint,omitempty"`
 	Destination *Endpoint      `json:"dst_endpoint,omitempty"`
 	Traffic     *Traffic       `json:"traffic,omitempty"`
+	Query       *Query         `json:"query,omitempty"`
 	User        *User          `json:"user,omitempty"`
 	IsRemote    *bool          `json:"is_remote,omitempty"`
 	Actor       *Actor         `json:"actor,omitempty"`
@@ -196,6 +200,10 @@ type (
 		Bytes    uint64 `json:"bytes"`
 		BytesIn  uint64 `json:"bytes_in"`
 		BytesOut uint64 `json:"bytes_out"`
+	}
+	Query struct {
+		Host string `json:"hostname"`
+		Type string `json:"type,omitempty"`
 	}
 	User struct {
 		Name string `json:"name,omitempty"`

@@ -29,6 +29,7 @@ var (
 		ocsf.DetectionFinding:  finding + ` resources:[]resource evidences:[]evidence remediation:remediation is_alert:bool`,
 		ocsf.ComplianceFinding: finding + ` resources:[]resource compliance:compliance! remediation:remediation`,
 		ocsf.NetworkActivity:   activity + ` connection_info:connection src_endpoint:endpoint dst_endpoint:endpoint traffic:traffic`,
+		ocsf.DNSActivity:       activity + ` query:query! src_endpoint:endpoint dst_endpoint:endpoint`,
 		ocsf.Authentication:    activity + ` user:user! src_endpoint:endpoint dst_endpoint:endpoint is_remote:bool`,
 		ocsf.ProcessActivity:   base + ` device:device! actor:actor! process:process!`,
 		ocsf.FileSystem:        base + ` device:device! actor:actor! file:file!`,
@@ -44,7 +45,7 @@ var (
 		"compliance":  `standards:[]string control:string status:string status_id:int status_detail:string`,
 		"remediation": `desc:string!`, "evidence": `data:any connection_info:connection src_endpoint:endpoint dst_endpoint:endpoint process:process actor:actor`,
 		"connection": `protocol_name:string protocol_num:int direction:string direction_id:int!`, "endpoint": `ip:string port:int hostname:string uid:string name:string`,
-		"traffic": `bytes:int bytes_in:int bytes_out:int`, "user": `name:string uid:string`, "actor": `process:process user:user app_name:string`,
+		"query": `hostname:string! type:string`, "traffic": `bytes:int bytes_in:int bytes_out:int`, "user": `name:string uid:string`, "actor": `process:process user:user app_name:string`,
 		"process": `name:string pid:int cmd_line:string file:file user:user parent_process:process`, "file": `name:string! path:string type:string type_id:int!`,
 	}
 	// of these objects at least one attribute must be there
@@ -286,6 +287,9 @@ func TestMaker_Events(t *testing.T) {
 		{"ProcessTerminate", secmsg.JSON, `{"Executable":"x","ProcessId":5,"ExitStatus":0}`, ocsf.ProcessActivity, 2, []any{"process", "pid"}, 5.0},
 		{"Baseline", secmsg.FlatBuffers, `{"BaselineCheckId":"CIS-1","BaselineCheckResult":"FAIL","BaselineCheckSeverity":"CRITICAL","BaselineCheckRemediation":"fix"}`, ocsf.ComplianceFinding, 1, []any{"compliance", "status_id"}, 3.0},
 		{"FileSystem", secmsg.JSON, `{"path":"/etc/passwd","operation":"modified","hit_count":2}`, ocsf.FileSystem, 3, []any{"file", "name"}, "passwd"},
+		{"Dns", secmsg.FlatBuffers, `{"name":"bad.example","type":"A","server":"192.0.2.53","process_id":7,"executable":"/bin/x","hit_count":3}`, ocsf.DNSActivity, 1, []any{"query", "hostname"}, "bad.example"},
+		{"Login", secmsg.FlatBuffers, `{"operation":"LoginFailed","user_name":"root","executable":"sshd","remote_address":"192.0.2.1","hit_count":2}`, ocsf.Authentication, 1, []any{"status_id"}, 2.0},
+		{"FileSystem", secmsg.FlatBuffers, `{"mask":256,"action":"Created","path":"/etc/x","hit_count":1}`, ocsf.FileSystem, 1, []any{"file", "path"}, "/etc/x"},
 		{"FileSystem", secmsg.JSON, `{}`, ocsf.FileSystem, 99, []any{"file", "name"}, "unknown"},
 		{"SystemInformation", secmsg.FlatBuffers, `{"os_info":"Azure RTOS 6.3"}`, ocsf.DeviceInventory, 2, []any{"device", "os", "name"}, "Azure RTOS 6.3"},
 		{"SystemInformation", secmsg.JSON, `{"OSName":"Linux","OSVersion":"6.1"}`, ocsf.DeviceInventory, 2, []any{"device", "os", "type_id"}, 200.0},
