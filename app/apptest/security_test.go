@@ -2,6 +2,8 @@ package apptest_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -21,6 +23,8 @@ import (
 	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/head/mqtt/mqtttest"
 	"github.com/vauban-iot/vauban/internal/conform"
+	"github.com/vauban-iot/vauban/pki/pkitest"
+	"github.com/vauban-iot/vauban/sdk/service"
 	"github.com/vauban-iot/vauban/wire/sas"
 	"github.com/vauban-iot/vauban/wire/secmsg"
 )
@@ -171,6 +175,7 @@ func TestVauban_SecurityGroups(t *testing.T) {
 
 func TestVauban_HubAlerts(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "DEF-20")
 	v := apptest.Start(t)
 	d := v.Device("lamp")
 	key, err := base64.StdEncoding.DecodeString(d.Authentication.SymmetricKey.PrimaryKey)
@@ -197,10 +202,42 @@ func TestVauban_HubAlerts(t *testing.T) {
 	operate(t, v, "PUT", "/api/certificates/broken", "no certificate", nil)
 	operate(t, v, "DELETE", "/api/certificates/plant", "", nil)
 	operate(t, v, "DELETE", "/api/certificates/plant", "", nil)
-	want := []string{
-		"Hub_CertificateFailedToBeAddedToHub broken 1", "IoT.Hub_CertificateFailedToBeDeletedFromHub plant 1", "IoT_CertificateSuccessfullyAddedToHub plant 1",
-		"IoT_CertificateSuccessfullyDeletedFromHub plant 1", "IoT_Expired_SAS_Token lamp 1", "IoT_Invalid_SAS_Token lamp 2",
+
+	// Certificates: another one than the registered, and the registered one when it is over.
+	expired := pkitest.SelfSigned(t, "plate", pkitest.Expired())
+	plate, err := v.Service().CreateDevice(t.Context(), service.Device{ID: "plate", PrimaryThumbprint: fmt.Sprintf("%X", sha256.Sum256(expired.Certificate[0]))})
+	if err != nil {
+		t.Fatal(err)
 	}
+	for _, shown := range []tls.Certificate{pkitest.SelfSigned(t, "plate"), expired} {
+		cfg := v.TLS()
+		cfg.Certificates = []tls.Certificate{shown}
+		m := hello(v, d)
+		m.ClientID, m.Username, m.Password, m.HasPassword = plate.DeviceID, v.Hub.Hostname+"/"+plate.DeviceID+"/?api-version=2021-04-12", nil, false
+		if _, code := mqtttest.Dial(t, v.Address(v.Ports.MQTT), cfg).Connect(m); code != 5 {
+			t.Errorf("a certificate that proves nothing: CONNACK %d", code)
+		}
+	}
+
+	// What tells others of the hub: an export, a route of events, and neither any more. A route of messages is none.
+	must(t, v, "export", "create", "siem", "--kind", "files")
+	events := `{"name":"links","source":"DeviceConnectionStateEvents","endpointNames":["events"]}`
+	messages := `{"name":"all","source":"DeviceMessages","endpointNames":["events"]}`
+	for _, routes := range []string{messages + "," + events, messages + "," + events, messages} {
+		if status := operate(t, v, "PUT", "/api/routing", `{"routes":[`+routes+`]}`, nil); status != 200 {
+			t.Errorf("routing: %d", status)
+		}
+	}
+	must(t, v, "export", "delete", "siem")
+	want := []string{
+		"Hub_CertificateFailedToBeAddedToHub broken 1", "IoT.Hub_CertificateFailedToBeDeletedFromHub plant 1",
+		"IoT_Cert_Expired plate 1", "IoT_Cert_Print_Mismatch plate 1", "IoT_CertificateSuccessfullyAddedToHub plant 1",
+		"IoT_CertificateSuccessfullyDeletedFromHub plant 1",
+		"IoT_DiagnosticSettingAddedOrEditedOnHub export siem 1", "IoT_DiagnosticSettingAddedOrEditedOnHub route links 1",
+		"IoT_DiagnosticSettingDeletedFromHub export siem 1", "IoT_DiagnosticSettingDeletedFromHub route links 1",
+		"IoT_Expired_SAS_Token lamp 1", "IoT_Invalid_SAS_Token lamp 2",
+	}
+	slices.Sort(want)
 	var got []string
 	eventually(t, "the alerts", func() bool {
 		got = nil
@@ -212,7 +249,7 @@ func TestVauban_HubAlerts(t *testing.T) {
 			got = append(got, fmt.Sprintf("%s %s %d", a.Type, about, a.Count))
 		}
 		slices.Sort(got)
-		return len(got) >= len(want) && slices.Contains(got, want[5])
+		return len(got) >= len(want) && slices.Contains(got, "IoT_Invalid_SAS_Token lamp 2")
 	})
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

@@ -100,3 +100,12 @@ func (s *security) certificateChanged(_ context.Context, name, remote string, de
 	}
 	s.sentry.Seen(kind, iot.ID{}, name, fmt.Sprintf(text, name), facts, time.Now())
 }
+
+// diagnosticsChanged is api.Config.DiagnosticsChanged.
+func (s *security) diagnosticsChanged(_ context.Context, name, remote string, deleted bool) {
+	kind, text := alert.DiagnosticSettingSet, "What is told of this hub to others was changed: the %s was added or edited."
+	if deleted {
+		kind, text = alert.DiagnosticSettingUnset, "What is told of this hub to others was changed: the %s was deleted."
+	}
+	s.sentry.Seen(kind, iot.ID{}, name, fmt.Sprintf(text, name), map[string]string{"setting": name, "remoteAddress": remote}, time.Now())
+}

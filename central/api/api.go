@@ -38,6 +38,8 @@ type Config struct {
 	Replay func(ctx context.Context, a alert.Alert) ([]alert.Alert, error)
 	// CertificateChanged hears of CAs that were added or deleted, or could not be; may be nil.
 	CertificateChanged func(ctx context.Context, name, remote string, deleted bool, failure error)
+	// DiagnosticsChanged hears of what was set or deleted that sends the hub's own events somewhere; may be nil.
+	DiagnosticsChanged func(ctx context.Context, name, remote string, deleted bool)
 	Feed               Feed
 	Certificates       CertificateStore
 	Routing            RoutingStore

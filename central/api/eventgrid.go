@@ -61,6 +61,7 @@ func (a *API) putSubscription(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	a.diagnosticsChanged(r, "event subscription "+s.Name, false)
 	return writeJSON(w, http.StatusOK, shown(s))
 }
 
@@ -68,6 +69,7 @@ func (a *API) deleteSubscription(w http.ResponseWriter, r *http.Request) error {
 	if err := a.cfg.Subscriptions.Delete(r.Context(), r.PathValue("name")); err != nil {
 		return err
 	}
+	a.diagnosticsChanged(r, "event subscription "+r.PathValue("name"), true)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -72,6 +72,7 @@ func (a *API) putExport(w http.ResponseWriter, r *http.Request) error {
 	if u, err := url.Parse(e.URL); err == nil && e.URL != "" {
 		to = u.Host // a path may hold a secret
 	}
+	a.diagnosticsChanged(r, "export "+e.Name, false)
 	rest.Note(r.Context(), "kind", string(e.Kind), "format", string(e.Format), "to", to, "disabled", e.Disabled)
 	return writeJSON(w, status, e)
 }
@@ -80,6 +81,7 @@ func (a *API) deleteExport(w http.ResponseWriter, r *http.Request) error {
 	if err := a.cfg.Exports.Delete(r.Context(), r.PathValue("name")); err != nil {
 		return err
 	}
+	a.diagnosticsChanged(r, "export "+r.PathValue("name"), true)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -32,9 +32,14 @@ func (a *API) putRouting(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fault.Wrap(fault.TooLarge, err, "a routing configuration may have %d bytes", maxRouting)
 	}
+	before, err := a.cfg.Routing.Routing(r.Context())
+	if err != nil {
+		return err
+	}
 	if text, err = a.cfg.Routing.PutRouting(r.Context(), text); err != nil {
 		return err
 	}
+	a.routesChanged(r, before, text)
 	return writeRaw(w, text)
 }
 
