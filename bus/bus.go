@@ -6,6 +6,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -14,7 +15,13 @@ type Entry struct {
 	Sequence uint64    // place in the log, from 1
 	Time     time.Time // when the log took it
 	Data     []byte    // owned by the receiver until it returns
+	More     bool      // the next entry is there already; only Work says so, and only where ErrLater keeps the order over a crash
 }
+
+// ErrLater is what a handler of Work returns for an entry that it took and is not done with, so that it can do several at once: when it returns nil
+// for a later one, it is done with all until then. Until then its place stays, and a crash gives it all of them again. It may be returned only
+// when there is More, and no longer than for what a second brings.
+var ErrLater = errors.New("bus: the handler is not done with the entry yet")
 
 // Start says where a reader of a log begins.
 type Start int
@@ -46,7 +53,7 @@ type Log interface {
 	Follow(ctx context.Context, from Start, ready func(), handle func(Entry) error) error
 	// Work is Follow with a memory: the named reader continues behind the last entry
 	// that handle returned nil for, also after a restart. An entry whose handle
-	// failed is given again after a pause; entries may repeat after a crash.
+	// failed is given again after a pause; entries may repeat after a crash. See ErrLater.
 	Work(ctx context.Context, name string, handle func(Entry) error) error
 }
 

@@ -4,6 +4,7 @@
 package defender
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,6 +86,7 @@ type Detector struct {
 	connections chan connection
 	prune       pruner
 	watch       *watcher // nil: there is none
+	batch       batch    // of Run alone
 }
 
 type metrics struct {
@@ -166,25 +168,59 @@ type reading struct {
 	events []record.Event
 }
 
-// maxBatch is how many bytes of messages are kept in one transaction.
+// maxBatch is how many bytes of messages are gathered for one transaction, but for the entry that reaches it.
 const maxBatch = 4 << 20
 
-// entry handles a batch. Only a store that fails is an error, for which the log gives the
+// gathering bounds how long entries wait for others, so that all are kept in one transaction. It is short beside the second in which an alert
+// is to be there, and only what comes faster than it is judged waits at all.
+const gathering = 200 * time.Millisecond
+
+// batch is what was read of the log and is not kept yet.
+type batch struct {
+	readings []reading
+	size     int       // bytes of bodies
+	since    time.Time // when the first was read
+	done     uint64    // the last entry that was read whole
+}
+
+// entry handles an entry of the log, together with those that are there behind it. Only a store that fails is an error, for which the log gives the
 // entry again: events that are kept are left alone, and messages already counted are known by their sequence (alert.Store.Raise).
 func (d *Detector) entry(ctx context.Context, e bus.Entry) error {
-	var readings []reading
-	size := 0
+	if err := d.take(e); err != nil {
+		return err
+	}
+	if b := &d.batch; e.More && (len(b.readings) == 0 || b.size < maxBatch && d.cfg.Now().Sub(b.since) < gathering) {
+		if len(b.readings) == 0 {
+			d.handled.Store(e.Sequence)
+			return nil
+		}
+		return bus.ErrLater
+	}
+	if err := d.keep(ctx); err != nil {
+		return err
+	}
+	d.handled.Store(e.Sequence)
+	return nil
+}
+
+// take reads an entry into the batch, once.
+func (d *Detector) take(e bus.Entry) error {
+	b := &d.batch
+	if b.done == e.Sequence { // it is given again because it could not be kept
+		return nil
+	}
 	err := telemetry.Decode(e.Sequence, e.Data, func(m *iot.Message) error {
 		if m.IsEvent() || !m.IsSecurity() {
 			return nil
 		}
-		readings = append(readings, d.read(m))
-		if size += len(m.Body); size < maxBatch {
-			return nil
+		if len(b.readings) == 0 {
+			b.since = d.cfg.Now()
 		}
-		some := readings
-		readings, size = nil, 0
-		return d.handle(ctx, some)
+		own := *m
+		own.Body = bytes.Clone(m.Body) // the entry's data is good until this returns
+		b.readings = append(b.readings, d.read(&own))
+		b.size += len(m.Body)
+		return nil
 	})
 	if errors.Is(err, telemetry.ErrCorrupt) {
 		d.m.corrupt.Inc()
@@ -192,12 +228,17 @@ func (d *Detector) entry(ctx context.Context, e bus.Entry) error {
 		err = nil
 	}
 	if err == nil {
-		err = d.handle(ctx, readings)
+		b.done = e.Sequence
 	}
-	if err != nil {
+	return err
+}
+
+// keep writes the batch.
+func (d *Detector) keep(ctx context.Context) error {
+	if err := d.handle(ctx, d.batch.readings); err != nil {
 		return err
 	}
-	d.handled.Store(e.Sequence)
+	d.batch.readings, d.batch.size = nil, 0
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,16 +40,18 @@ import (
 
 // Config of a benchmark.
 type Config struct {
-	Binary    string // the vauban executable to measure
-	Devices   int
-	Size      int
-	InFlight  int
-	Rate      float64 // offered in the throughput run, messages per second
-	Half      float64 // offered in the latency run
-	Duration  time.Duration
-	Warmup    time.Duration
-	Idle      int  // idle sessions to measure the memory of; 0: skip
-	Methods   int  // direct methods to call; 0: skip
+	Binary   string // the vauban executable to measure
+	Devices  int
+	Size     int
+	InFlight int
+	Rate     float64 // offered in the throughput run, messages per second
+	Half     float64 // offered in the latency run
+	Duration time.Duration
+	Warmup   time.Duration
+	Idle     int // idle sessions to measure the memory of; 0: skip
+	Methods  int // direct methods to call; 0: skip
+	// Security messages per second, beside the messages of the latency run, which is made once more with them; 0: skip.
+	Security  float64
 	Mosquitto bool // run mosquitto beside it
 	// Postgres is the address of a PostgreSQL server where a database is made for the run, which `vauban serve` keeps its
 	// state in; empty: `vauban up` with SQLite is measured.
@@ -70,8 +73,10 @@ type Report struct {
 	Latency Ingest  `json:"latency"`
 	Idle    *Idle   `json:"idle,omitempty"`
 	Methods *Timing `json:"methods,omitempty"`
-	Peer    *Ingest `json:"mosquitto,omitempty"`
-	Ratio   float64 `json:"ratio,omitempty"` // of the throughputs
+	// Security is the latency run beside security messages.
+	Security *Security `json:"security,omitempty"`
+	Peer     *Ingest   `json:"mosquitto,omitempty"`
+	Ratio    float64   `json:"ratio,omitempty"` // of the throughputs
 }
 
 // Ingest is one publishing run.
@@ -133,8 +138,12 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	defer v.kill()
-	cfg.note("creating %d devices", max(cfg.Devices, cfg.Idle))
-	if err := v.createDevices(ctx, max(cfg.Devices, cfg.Idle)); err != nil {
+	devices := max(cfg.Devices, cfg.Idle)
+	if cfg.Security > 0 {
+		devices = max(devices, 2*cfg.Devices+1)
+	}
+	cfg.note("creating %d devices", devices)
+	if err := v.createDevices(ctx, devices); err != nil {
 		return nil, err
 	}
 	if cfg.Idle > 0 {
@@ -155,6 +164,13 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	beside := half
+	if cfg.Security > 0 {
+		cfg.note("the same beside %g security messages/s", cfg.Security)
+		if rep.Security, beside, err = v.security(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
 	cfg.note("publishing as fast as messages are acknowledged")
 	full, err := load.Run(ctx, v.load(cfg, cfg.Rate))
 	if err != nil {
@@ -164,11 +180,19 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	cfg.note("reading the log back")
-	lost, err := verify(ctx, filepath.Join(v.data, "bus"), half, full)
+	runs := []*load.Result{half, full}
+	if cfg.Security > 0 {
+		runs = []*load.Result{half, beside, full}
+	}
+	lost, err := verify(ctx, filepath.Join(v.data, "bus"), runs...)
 	if err != nil {
 		return nil, err
 	}
-	rep.Latency, rep.Ingest = ingest(half, lost[0]), ingest(full, lost[1])
+	rep.Latency, rep.Ingest = ingest(half, lost[0]), ingest(full, lost[len(lost)-1])
+	if cfg.Security > 0 {
+		rep.Security.Telemetry = ingest(beside, lost[1])
+		rep.Security.Ratio = rep.Security.Telemetry.P99 / rep.Latency.P99
+	}
 	if cfg.Mosquitto {
 		cfg.note("the same load on mosquitto, without persistence")
 		peer, err := mosquitto(ctx, cfg, filepath.Join(dir, "mosquitto"))
@@ -202,6 +226,7 @@ type vauban struct {
 	data string
 	conn up.Connection
 	tls  *tls.Config
+	http *http.Client
 	key  []byte
 }
 
@@ -232,6 +257,7 @@ func startVauban(cfg Config, data string, args []string) (*vauban, error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(root)
 	v.tls = clientTLS(pool)
+	v.http = &http.Client{Transport: &http.Transport{TLSClientConfig: v.tls}}
 	return v, nil
 }
 

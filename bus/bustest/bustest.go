@@ -27,6 +27,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("entries survive a restart", func(t *testing.T) { restart(t, open) })
 	t.Run("latest skips what is old", func(t *testing.T) { latest(t, open) })
 	t.Run("a worker remembers its place", func(t *testing.T) { worker(t, open) })
+	t.Run("a worker does several entries at once", func(t *testing.T) { later(t, open) })
 	t.Run("a worker gets a failed entry again", func(t *testing.T) { retry(t, open) })
 	t.Run("a reader keeps up with what is appended", func(t *testing.T) { keepUp(t, open) })
 	t.Run("concurrent appends get distinct places", func(t *testing.T) { concurrent(t, open) })
@@ -185,6 +186,45 @@ func worker(t *testing.T, open Open) {
 	}
 	if !slices.Equal(got, want(5, 8)) {
 		t.Errorf("after a restart the worker got %q", got)
+	}
+}
+
+// later reads entries several at a time, where more are announced: what it did not say it was done with comes again after a restart, in order, and
+// what it did say does not.
+func later(t *testing.T, open Open) {
+	b := open(t, nil)
+	l := logOf(t, b)
+	appendAll(t, l, 0, 6)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var got []string
+	done := 0
+	err := l.Work(ctx, "reader", func(e bus.Entry) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		got = append(got, string(e.Data))
+		if len(got) == 5 {
+			cancel() // a crash, as it were
+		}
+		if e.More && len(got) != 3 {
+			return bus.ErrLater
+		}
+		done = len(got)
+		return nil
+	})
+	if err != nil || !slices.Equal(got, want(0, 5)) || done != 3 && done != 5 {
+		t.Fatalf("%v, got %q, done with %d", err, got, done)
+	}
+	b.Close()
+	b = open(t, nil)
+	defer b.Close()
+	again := work(t, logOf(t, b), 6-done, nil)
+	if again[0] == fmt.Sprintf("entry %d", done-1) { // see worker
+		again = append(again[1:], work(t, logOf(t, b), 1, nil)...)
+	}
+	if !slices.Equal(again, want(done, 6)) {
+		t.Errorf("after the restart the worker got %q, done were %d", again, done)
 	}
 }
 

@@ -60,6 +60,16 @@ func (r *reader) take(ctx context.Context) (bus.Entry, error) {
 	}
 }
 
+// more reports whether an entry is there behind the last one taken.
+func (r *reader) more() bool {
+	if r.window.off < r.limit {
+		return true
+	}
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	return r.log.next > r.next
+}
+
 var errStopped = errors.New("the reader is stopped")
 
 func (r *reader) stopped(ctx context.Context) bool {
@@ -211,9 +221,11 @@ func (l *eventLog) Work(ctx context.Context, name string, handle func(bus.Entry)
 		} else if err != nil {
 			return err
 		}
+		e.More = r.more()
+		var later bool
 		for {
 			err := handle(e)
-			if err == nil {
+			if later = errors.Is(err, bus.ErrLater); later || err == nil {
 				break
 			}
 			if ctx.Err() != nil {
@@ -227,6 +239,9 @@ func (l *eventLog) Work(ctx context.Context, name string, handle func(bus.Entry)
 				return nil
 			case <-time.After(retryPause):
 			}
+		}
+		if later {
+			continue
 		}
 		if err := p.set(e.Sequence, l.bus.cfg.Now()); err != nil {
 			l.log.Warn("a reader's place in the log was not kept; it will be given entries again", "reader", name, "err", err)

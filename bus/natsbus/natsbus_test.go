@@ -27,6 +27,7 @@ func TestEmbedded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b.SetAckWait(2 * time.Second) // after which another reader gets what one that was stopped held
 		return b
 	})
 }
@@ -46,6 +47,7 @@ func TestExternal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b.SetAckWait(2 * time.Second) // after which another reader gets what one that was stopped held
 		return b
 	})
 }

@@ -37,6 +37,7 @@ type Config struct {
 	Devices  int
 	Rate     float64       // messages per second of all devices together
 	Size     int           // bytes of payload, at least MinSize
+	Body     []byte        // the payload of every message, in place of one of Size that is marked; nil: none
 	InFlight int           // unacknowledged messages a device may have
 	Warmup   time.Duration // not measured
 	Duration time.Duration // measured
@@ -78,7 +79,9 @@ const (
 
 // Run connects all devices, publishes, and waits for the last acknowledgements.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
-	if cfg.Size < MinSize {
+	if cfg.Body != nil {
+		cfg.Size = len(cfg.Body)
+	} else if cfg.Size < MinSize {
 		return nil, fmt.Errorf("a payload must have at least %d bytes", MinSize)
 	}
 	if cfg.Devices < 1 || cfg.Rate <= 0 || cfg.InFlight < 1 {
@@ -217,6 +220,9 @@ func (p *publisher) write(ctx context.Context) {
 func (p *publisher) appendMessage(buf []byte, n uint64) []byte {
 	buf = append(buf, p.template...)
 	binary.BigEndian.PutUint16(buf[len(buf)-2:], uint16((n-1)%65535+1))
+	if body := p.run.cfg.Body; body != nil {
+		return append(buf, body...)
+	}
 	at := len(buf)
 	for range p.run.cfg.Size {
 		buf = append(buf, 0)
