@@ -133,7 +133,7 @@ func behaviourAlert(id iot.ID, f behaviour.Finding) alert.Alert {
 		a.Severity = alert.Low
 	}
 	if f.Flow != nil {
-		a.Remote, a.Local, a.Protocol, a.Direction = host(f.Flow.Remote.Addr()), host(f.Flow.Local.Addr()), f.Flow.Protocol, f.Flow.Direction
+		a.Remote, a.Local, a.Protocol, a.Direction = hostOf(f.Flow.Remote.Addr()), hostOf(f.Flow.Local.Addr()), f.Flow.Protocol, f.Flow.Direction
 	}
 	facts, err := json.Marshal(map[string]any{"detector": f.Detector, "expected": f.Expected, "seen": f.Seen, "since": since, "sureness": f.Sureness})
 	if err != nil {
@@ -147,7 +147,7 @@ func behaviourAlert(id iot.ID, f behaviour.Finding) alert.Alert {
 func (s *Sentry) Knocked(k behaviour.Knock) {
 	a := behaviourAlert(k.ID, k.Finding)
 	a.Source = "hub: " + k.Detector
-	a.Remote = host(k.Remote)
+	a.Remote = hostOf(k.Remote)
 	s.add(&a)
 }
 

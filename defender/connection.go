@@ -92,8 +92,8 @@ func connectionAlert(c connection, hit intel.Indicator) alert.Alert {
 		ID: nonce.New(), Type: TiConnection, Severity: severity(hit.Confidence), Title: "Suspicious IP address communication",
 		Description: fmt.Sprintf("Device %s connected to the %s from %s, which is on a list of known bad addresses (%s, as %s). "+
 			"Someone else may use its credentials, or its own network may have taken part in an attack: find out whose address it is, and change the credentials if in doubt.",
-			c.id, c.to, host(c.remote.Addr()), hit.Place(), known(hit)),
+			c.id, c.to, hostOf(c.remote.Addr()), hit.Place(), known(hit)),
 		Device: c.id.Device, Module: c.id.Module, Indicator: hit.String(), Source: hit.Place(), Day: at.Format(time.DateOnly),
-		Remote: host(c.remote.Addr()), Protocol: "TCP", Direction: "In", Count: 1, FirstSeen: at, LastSeen: at,
+		Remote: hostOf(c.remote.Addr()), Protocol: "TCP", Direction: "In", Count: 1, FirstSeen: at, LastSeen: at,
 	}
 }

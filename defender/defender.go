@@ -24,6 +24,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/behaviour"
 	"github.com/vauban-iot/vauban/defender/group"
+	"github.com/vauban-iot/vauban/defender/host"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/hub/telemetry"
@@ -56,6 +57,8 @@ type Config struct {
 	Members func(ctx context.Context, devices []string) (map[string]string, error)
 	// Active hears how many connections and failed logins the agent of a device told of; may be nil.
 	Active func(device string, at time.Time, connections, failedLogins int)
+	// Host finds attacks in what agents say of their devices; see [host.Engine]. It may be nil.
+	Host Judge
 	// Reported judges what a message says of how its device is set up, once its events are kept; see [posture.Watcher]. When it fails, the
 	// log gives the entry again. It may be nil.
 	Reported func(ctx context.Context, m *iot.Message, r *secmsg.Report) error
@@ -85,8 +88,9 @@ type Detector struct {
 	handled     atomic.Uint64 // the last log entry that was compared
 	connections chan connection
 	prune       pruner
-	watch       *watcher // nil: there is none
-	batch       batch    // of Run alone
+	watch       *watcher                  // nil: there is none
+	batch       batch                     // of Run alone
+	intrusions  map[uint64][]host.Finding // of messages that the store has not taken yet: each is judged once, and the log may give it again
 }
 
 type metrics struct {
@@ -125,7 +129,7 @@ func New(cfg Config) (*Detector, error) {
 	if cfg.Behaviour != nil {
 		watch = newWatcher(cfg.Behaviour, cfg.Registerer)
 	}
-	return &Detector{cfg: cfg, log: cfg.Logger, watch: watch, connections: make(chan connection, maxConnections), m: metrics{
+	return &Detector{cfg: cfg, log: cfg.Logger, watch: watch, connections: make(chan connection, maxConnections), intrusions: make(map[uint64][]host.Finding), m: metrics{
 		messages:  f.NewCounterVec(prometheus.CounterOpts{Name: "vauban_defender_messages_total", Help: "Security messages read, by encoding."}, []string{"encoding"}),
 		malformed: counter("malformed_messages", "Security messages that could not be read."),
 		versions:  counter("unknown_versions", "Security messages of a schema version that is not known."),
@@ -289,6 +293,11 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 		events = append(events, r.events...)
 		found := append(d.match(r), d.judge(r, rules[r.m.From.Device])...)
 		found = append(found, d.observe(r)...)
+		intrusions, err := d.intrude(ctx, r)
+		if err != nil {
+			return err
+		}
+		found = append(found, intrusions...)
 		for _, a := range found {
 			if at, ok := places[a.Key()]; ok {
 				alerts[at].Merge(a)
@@ -305,6 +314,7 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 	if d.watch != nil {
 		clear(d.watch.raised)
 	}
+	clear(d.intrusions)
 	d.m.kept.Add(float64(len(events)))
 	for i := range readings {
 		r := &readings[i]
@@ -468,7 +478,7 @@ func (d *Detector) judge(r *reading, in membership) []alert.Alert {
 			Count: f.Count, FirstSeen: at, LastSeen: at, LastMessage: r.m.Sequence,
 		}
 		if f.Flow != nil {
-			a.Remote, a.Local, a.Protocol, a.Direction = host(f.Flow.Remote.Addr()), host(f.Flow.Local.Addr()), f.Flow.Protocol, f.Flow.Direction
+			a.Remote, a.Local, a.Protocol, a.Direction = hostOf(f.Flow.Remote.Addr()), hostOf(f.Flow.Local.Addr()), f.Flow.Protocol, f.Flow.Direction
 		}
 		for _, item := range f.Items {
 			if item[0] < len(r.events) && item[1] < len(r.events[item[0]].Details) {
@@ -511,7 +521,7 @@ func newAlert(m *iot.Message, f *secmsg.Flow, hit intel.Indicator, own bool) ale
 		Title: "Suspicious IP address communication", Description: describe(m.From, f, hit, own),
 		Device: m.From.Device, Module: m.From.Module,
 		Indicator: hit.String(), Source: hit.Place(), Day: at.Format(time.DateOnly),
-		Remote: host(f.Remote.Addr()), Local: host(f.Local.Addr()), Protocol: f.Protocol, Direction: f.Direction,
+		Remote: hostOf(f.Remote.Addr()), Local: hostOf(f.Local.Addr()), Protocol: f.Protocol, Direction: f.Direction,
 		FirstSeen: at, LastSeen: at, LastMessage: m.Sequence,
 	}
 }
@@ -520,7 +530,7 @@ func describe(from iot.ID, f *secmsg.Flow, hit intel.Indicator, own bool) string
 	if own {
 		return fmt.Sprintf("The address %s of device %s is on a list of known bad addresses (%s, as %s). "+
 			"Others may have seen the device take part in an attack: check its software, and change its credentials if it was taken over.",
-			host(f.Local.Addr()), from, hit.Place(), known(hit))
+			hostOf(f.Local.Addr()), from, hit.Place(), known(hit))
 	}
 	what := "exchanged traffic with"
 	switch f.Direction {
@@ -544,8 +554,8 @@ func known(hit intel.Indicator) string {
 	return text
 }
 
-// host is an address as alerts show it.
-func host(a netip.Addr) string {
+// hostOf is an address as alerts show it.
+func hostOf(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""
 	}
@@ -555,7 +565,7 @@ func host(a netip.Addr) string {
 // endpoint adds the port, when there is one.
 func endpoint(a netip.AddrPort) string {
 	if a.Port() == 0 { // ICMP
-		return host(a.Addr())
+		return hostOf(a.Addr())
 	}
-	return host(a.Addr()) + " port " + strconv.Itoa(int(a.Port()))
+	return hostOf(a.Addr()) + " port " + strconv.Itoa(int(a.Port()))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/wire/secmsg"
 )
@@ -13,6 +14,10 @@ import (
 // Evidence that is no security event is left out.
 func (d *Detector) Replay(ctx context.Context, a alert.Alert) ([]alert.Alert, error) {
 	var all []alert.Alert
+	var judge Judge
+	if d.cfg.Host != nil {
+		judge = d.cfg.Host.Again()
+	}
 	places := map[alert.Key]int{}
 	for _, e := range a.Evidence {
 		if e.Form == "" {
@@ -27,7 +32,16 @@ func (d *Detector) Replay(ctx context.Context, a alert.Alert) ([]alert.Alert, er
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range append(found(d.cfg.Intel(), &r.m, &r.report), d.judge(&r, rules[a.Device])...) {
+		r.events = record.Events(&r.m, &r.report)
+		seen := append(found(d.cfg.Intel(), &r.m, &r.report), d.judge(&r, rules[a.Device])...)
+		if judge != nil {
+			findings, err := judge.Judge(ctx, r.judged())
+			if err != nil {
+				return nil, err
+			}
+			seen = append(seen, r.intrusions(findings)...)
+		}
+		for _, f := range seen {
 			f.Explain()
 			if at, ok := places[f.Key()]; ok {
 				all[at].Merge(f)

@@ -61,6 +61,16 @@ const (
 	TwoPlaces           = "IoT_IdentityInTwoPlaces"
 )
 
+// Types of alerts of Azure's older list, which gives them no names (defender §2.1), and of ours.
+const (
+	TwinNotParsed         = "IoT_AgentFailedToParseTwin"
+	UserAddedToGroups     = "IoT_LocalUserAddedToGroups"
+	UserDeletedFromGroups = "IoT_LocalUserDeletedFromGroups"
+	UserDeleted           = "IoT_LocalUserDeleted"
+	DeviceSilent          = "IoT_DeviceSilent"
+	FilesOverridden       = "IoT_CommonFilesOverridden"
+)
+
 // Custom is the type of the alert of a custom rule (defender §2.3).
 func Custom(ruleType string) string { return customPrefix + ruleType }
 
@@ -121,6 +131,13 @@ var types = []Type{
 	{TiConnection, "Suspicious IP address communication", High, one(tacticCommandAndControl), many("T0885", "T1071"), many(stepsBlock, "When the device was taken over, disable its identity, install its software anew and change its credentials.")},
 	{"IoT_MaliciousNameQueriesDetection", "Malicious Domain Name Request", Medium, one(tacticCommandAndControl), many("T0885", "T1071.004"), many(stepsBlock)},
 	{"IoT_BashHistoryCleared", "Bash history cleared", Low, one(tacticEvasion), many("T0872", "T1070.003"), many(stepsWho)},
+
+	{FilesOverridden, "Potential overriding of common files", Medium, many(tacticPersistence, tacticEvasion), many("T0849", "T1036.005", "T1574"), many(stepsSoftware, stepsWho)},
+	{TwinNotParsed, "The agent failed to parse the module twin configuration", Medium, one(tacticEvasion), many("T0872", "T1562.001"), many("Mend the named property in the desired section of the agent's module twin.", stepsWho)},
+	{DeviceSilent, "Device silent", Low, one(tacticInhibitResponse), many("T0803", "T1562.001"), many("Look after the device and its network. The alert is resolved when it speaks again.", "When the device is no longer in use, disable its identity or delete it.")},
+	{UserAddedToGroups, "Local user added to one or more groups", Low, one(tacticPersistence), many("T0859", "T1098"), many(stepsWho)},
+	{UserDeletedFromGroups, "Local user deleted from one or more groups", Low, one(tacticInhibitResponse), many("T0803", "T1531"), many(stepsWho)},
+	{UserDeleted, "Local user deletion detected", Low, one(tacticInhibitResponse), many("T0803", "T1531"), many(stepsWho)},
 
 	{CertificateAdded, "Certificate successfully added to the hub", Medium, one(tacticPersistence), many("T0859", "T1098"), one(stepsOperator)},
 	{CertificateDeleted, "Certificate successfully deleted from the hub", Medium, one(tacticInhibitResponse), many("T0803", "T1531"), one(stepsOperator)},

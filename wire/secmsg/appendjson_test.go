@@ -239,7 +239,7 @@ func TestEvent_LoginsAndProcessesOfLinux(t *testing.T) {
 		e := &linuxReport.Events[i]
 		switch e.Name {
 		case "Login":
-			same(t, "logins", e.Logins(), []Login{{"ada", false, "203.0.113.5", 1, 0}, {"eve", true, "", 9, 2}})
+			same(t, "logins", e.Logins(), []Login{{"ada", false, "203.0.113.5", 1, 0, "sshd"}, {"eve", true, "", 9, 2, ""}})
 		case "Process":
 			want := e.Payload[0].(Process)
 			same(t, "processes", e.Started(), []Process{want})

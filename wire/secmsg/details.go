@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -181,6 +182,8 @@ type Login struct {
 	Remote string // from where; empty: from the device itself, or not said
 	Hits   uint64 // how many the item stands for; at least 1
 	Item   int    // which of the event's details it is
+	// Program is the service or program that asked for the password: sshd, login.
+	Program string
 }
 
 // Logins returns the sign-ins of an event Login, of the older agents and of the micro agent (defender §1.3, §1.4). Others, such as
@@ -204,6 +207,7 @@ func (e *Event) Logins() []Login {
 		}
 		var v struct {
 			Operation, Result, UserName, RemoteAddress text
+			Executable                                 text
 			UserID                                     text `json:"UserId"`
 			UserName2                                  text `json:"user_name"`
 			RemoteAddress2                             text `json:"remote_address"`
@@ -211,7 +215,7 @@ func (e *Event) Logins() []Login {
 		if json.Unmarshal(raw, &v) != nil {
 			continue
 		}
-		l := Login{User: string(first(v.UserName, v.UserName2, v.UserID)), Remote: string(first(v.RemoteAddress, v.RemoteAddress2)), Hits: hits(raw), Item: i}
+		l := Login{User: string(first(v.UserName, v.UserName2, v.UserID)), Remote: string(first(v.RemoteAddress, v.RemoteAddress2)), Hits: hits(raw), Item: i, Program: string(v.Executable)}
 		switch operation := string(v.Operation); {
 		case strings.EqualFold(operation, "Logout"):
 			continue
@@ -237,16 +241,76 @@ func (e *Event) Started() []Process {
 			if e.Name != "ProcessCreate" {
 				continue
 			}
-			var v struct{ Executable, CommandLine, UserName, ProcessID text }
+			var v struct{ Executable, CommandLine, UserName, UserID, ProcessID, ParentProcessID text }
 			if json.Unmarshal(it, &v) == nil {
 				all = append(all, Process{
-					Executable: string(v.Executable), CommandLine: string(v.CommandLine), UserName: string(v.UserName),
+					Executable: string(v.Executable), CommandLine: string(v.CommandLine), UserName: string(v.UserName), UserID: number(v.UserID),
+					ProcessID: number(v.ProcessID), ParentProcessID: number(v.ParentProcessID),
 					EventType: processEvents[1], HitCount: uint32(min(hits(json.RawMessage(it)), 1<<31)), Item: i,
 				})
 			}
 		}
 	}
 	return all
+}
+
+// number is zero for what is none.
+func number(t text) uint32 {
+	n, err := strconv.ParseUint(string(t), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}
+
+// Listening returns the open sockets of an event ListeningPorts. Those of JSON 1.0 without a port are left out.
+func (e *Event) Listening() []Socket {
+	if e.Name != "ListeningPorts" {
+		return nil
+	}
+	var all []Socket
+	for i, item := range e.Payload {
+		switch it := item.(type) {
+		case ListeningPort:
+			all = append(all, Socket{it, i})
+		case Raw:
+			var v struct {
+				Protocol, LocalAddress, LocalPort text
+				Address2                          text `json:"local_address"`
+				Port2                             text `json:"local_port"`
+			}
+			if json.Unmarshal(it, &v) != nil {
+				continue
+			}
+			port, err := strconv.ParseUint(string(first(v.LocalPort, v.Port2)), 10, 16)
+			if err != nil {
+				continue
+			}
+			a, _ := netip.ParseAddr(strings.Trim(string(first(v.LocalAddress, v.Address2)), "[]")) // an invalid one is one that was not given
+			all = append(all, Socket{ListeningPort{Local: netip.AddrPortFrom(a, uint16(port)), Protocol: protocolName(string(v.Protocol))}, i})
+		}
+	}
+	return all
+}
+
+// Socket is an open socket of an event.
+type Socket struct {
+	ListeningPort
+	Item int // which of the event's details it is
+}
+
+// Known returns item i of the payload. An object of JSON 1.0 is read as an item of schema 3.0, where that has an event of this name; ok is
+// false when it cannot be.
+func (e *Event) Known(i int) (item Item, ok bool) {
+	raw, is := e.Payload[i].(Raw)
+	if !is {
+		return e.Payload[i], true
+	}
+	if !slices.Contains(events3, e.Name) {
+		return nil, false
+	}
+	item, err := itemOf(e.Name, raw)
+	return item, err == nil
 }
 
 func first(ts ...text) text {

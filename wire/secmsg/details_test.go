@@ -103,15 +103,15 @@ func TestDetails_EveryTableReadsBack(t *testing.T) {
 func TestEvent_LoginsAndProcesses(t *testing.T) {
 	t.Parallel()
 	r, err := Decode("", []byte(`[{"Name":"Login","Payload":[
-		{"Operation":"Login","Result":"Fail","UserName":"eve","RemoteAddress":"203.0.113.5","ExtraDetails":{"HitCount":3}},
+		{"Operation":"Login","Result":"Fail","UserName":"eve","RemoteAddress":"203.0.113.5","Executable":"/usr/sbin/sshd","ExtraDetails":{"HitCount":3}},
 		{"Operation":"UserAuth","Result":"Success","UserId":"0"},{"operation":"x","Operation":"Logout"},{"Operation":"LoginFailed","user_name":"ada","remote_address":"::1"}]},
-		{"Name":"ProcessCreate","Payload":[{"Executable":"/bin/sh","CommandLine":"sh","ExtraDetails":{"HitCount":"2"}}]},
+		{"Name":"ProcessCreate","Payload":[{"Executable":"/bin/sh","CommandLine":"sh","ProcessId":7,"ParentProcessId":"6","UserId":"33","ExtraDetails":{"HitCount":"2"}}]},
 		{"Name":"ProcessTerminate","Payload":[{"Executable":"/bin/sh"}]}]`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, "logins", r.Events[0].Logins(), []Login{{"eve", true, "203.0.113.5", 3, 0}, {"0", false, "", 1, 1}, {"ada", true, "::1", 1, 3}})
-	same(t, "processes", r.Events[1].Started(), []Process{{Executable: "/bin/sh", CommandLine: "sh", EventType: "EXEC", HitCount: 2}})
+	same(t, "logins", r.Events[0].Logins(), []Login{{"eve", true, "203.0.113.5", 3, 0, "/usr/sbin/sshd"}, {"0", false, "", 1, 1, ""}, {"ada", true, "::1", 1, 3, ""}})
+	same(t, "processes", r.Events[1].Started(), []Process{{Executable: "/bin/sh", CommandLine: "sh", ProcessID: 7, ParentProcessID: 6, UserID: 33, EventType: "EXEC", HitCount: 2}})
 	if r.Events[2].Started() != nil || r.Events[1].Logins() != nil {
 		t.Error("an event of another kind has logins or processes")
 	}

@@ -206,7 +206,7 @@ func (r *LoginRecord) login() (l Login, ok bool) {
 	default:
 		return Login{}, false
 	}
-	l.User, l.Remote, l.Hits = r.UserName, r.RemoteAddress, uint64(max(r.HitCount, 1))
+	l.User, l.Remote, l.Hits, l.Program = r.UserName, r.RemoteAddress, uint64(max(r.HitCount, 1)), r.Executable
 	return l, true
 }
 
