@@ -34,7 +34,7 @@ type line struct {
 	low      string // the same in lower case, for literals
 	commands []command
 	joints   int // pipelines so far
-	looked   int // bytes that were searched for the ends of substitutions
+	looked   int // bytes that were searched for the ends of substitutions, or read again as calls within calls
 }
 
 // token is a word, or an operator of the shell.
@@ -258,7 +258,7 @@ func (l *line) simple(text string, words []token, outputs, inputs []string, pipe
 
 // inner reads a call within a call, such as that of find -exec.
 func (l *line) inner(c command, words []token, shell bool, depth int) {
-	if depth >= maxDepth || len(l.commands) >= maxCommands {
+	if l.looked += 8 * len(words); depth >= maxDepth || len(l.commands) >= maxCommands || l.looked > maxLooked {
 		return
 	}
 	before := len(l.commands)

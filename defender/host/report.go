@@ -240,8 +240,9 @@ func configuration(f *finder, event int, ev *secmsg.Event) {
 // lists are the last ones that a device sent.
 type lists struct {
 	users    []account
-	known    bool // users were sent
-	firewall int  // 0: not sent; 1: it keeps something out; 2: it keeps nothing out
+	known    bool            // users were sent
+	firewall int             // 0: not sent
+	asked    map[string]bool // names of events of which the kept ones were asked for
 }
 
 type account struct{ id, name, groups, groupNames string }
@@ -274,28 +275,26 @@ func (e *Engine) compare(ctx context.Context, f *finder) error {
 		return nil
 	}
 	// What has to be read is read before anything is remembered, so that a store that fails can be asked again.
-	have := e.lists.get(f.m.From)
-	if have == nil {
-		have = new(lists)
-		for name := range merged {
-			if e.cfg.Previous == nil {
-				continue
-			}
-			ev, ok, err := e.cfg.Previous(ctx, f.m.From, name, f.m.Sequence)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				continue
-			}
-			one := []*secmsg.Event{&ev}
-			if name == "LocalUsers" {
-				have.users, have.known, _ = accounts(one)
-			} else {
-				have.firewall, _, _ = guards(one)
-			}
+	have := e.lists.of(f.m.From)
+	for name := range merged {
+		if e.cfg.Previous == nil || have.asked[name] {
+			continue
 		}
-		e.lists.put(f.m.From, have)
+		ev, ok, err := e.cfg.Previous(ctx, f.m.From, name, f.m.Sequence)
+		if err != nil {
+			return err
+		}
+		if have.asked == nil {
+			have.asked = make(map[string]bool, 2)
+		}
+		have.asked[name] = true
+		switch one := []*secmsg.Event{&ev}; {
+		case !ok:
+		case name == "LocalUsers":
+			have.users, have.known, _ = accounts(one)
+		default:
+			have.firewall, _, _ = guards(one)
+		}
 	}
 	events := func(m *listing) (all []*secmsg.Event) {
 		for _, i := range m.events {
