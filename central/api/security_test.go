@@ -103,7 +103,8 @@ const typesOfAzure = `IoT_BinaryCommandLine IoT_DisableFirewall IoT_PortForwardi
 
 // typesOfOurs are for what Azure has no name.
 const typesOfOurs = `IoT_NetworkScan IoT_DenialOfService IoT_Beaconing IoT_DnsTunneling IoT_PayloadDownload IoT_NewProtocol IoT_BruteForce IoT_BruteForceSucceeded
-	IoT_CredentialStuffing IoT_IdentityInTwoPlaces`
+	IoT_CredentialStuffing IoT_IdentityInTwoPlaces
+	IoT_AgentFailedToParseTwin IoT_LocalUserAddedToGroups IoT_LocalUserDeletedFromGroups IoT_LocalUserDeleted IoT_DeviceSilent IoT_CommonFilesOverridden`
 
 func TestAlertTypes(t *testing.T) {
 	t.Parallel()

@@ -163,7 +163,7 @@ func (e *Engine) Judge(ctx context.Context, m Message) ([]Finding, error) {
 			e.files(f, i, ev)
 		case "Peripheral":
 			peripherals(f, i, ev)
-		case "Dns":
+		case "Dns", "DNS", "ConnectionCreate":
 			e.names(f, i, ev)
 		case "ConfigurationError":
 			configuration(f, i, ev)

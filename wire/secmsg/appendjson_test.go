@@ -269,7 +269,7 @@ func TestRewrite_Linux(t *testing.T) {
 	}
 	for i := range r.Events {
 		if r.Events[i].Name == "Login" {
-			same(t, "logins", r.Events[i].Logins(), []Login{{"SOMEBODY", false, "203.0.113.5", 1, 0}, {"SOMEBODY", true, "", 9, 2}})
+			same(t, "logins", r.Events[i].Logins(), []Login{{"SOMEBODY", false, "203.0.113.5", 1, 0, "sshd"}, {"SOMEBODY", true, "", 9, 2, ""}})
 		}
 	}
 }

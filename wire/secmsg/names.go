@@ -10,6 +10,7 @@ import (
 type Resolution struct {
 	Name      string // in lower case
 	Addresses []netip.Addr
+	Item      int // which of the event's details it is
 }
 
 const maxResolved = 16 // addresses of a resolution
@@ -22,7 +23,7 @@ func (e *Event) Resolutions() []Resolution {
 		return nil
 	}
 	var all []Resolution
-	for _, item := range e.Payload {
+	for i, item := range e.Payload {
 		raw, ok := item.(Raw)
 		if !ok {
 			continue
@@ -36,7 +37,7 @@ func (e *Event) Resolutions() []Resolution {
 		if json.Unmarshal(raw, &v) != nil {
 			continue
 		}
-		r := Resolution{Name: string(first(v.Name, v.QueryName))}
+		r := Resolution{Name: string(first(v.Name, v.QueryName)), Item: i}
 		if !lookup {
 			var extra struct{ DnsName text } //nolint:revive // as on the wire
 			if json.Unmarshal(v.ExtraDetails, &extra) != nil {
