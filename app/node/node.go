@@ -26,6 +26,7 @@ import (
 	"github.com/vauban-iot/vauban/defender"
 	"github.com/vauban-iot/vauban/defender/baseline"
 	"github.com/vauban-iot/vauban/defender/export"
+	"github.com/vauban-iot/vauban/defender/host"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/dps"
@@ -314,6 +315,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 		return err
 	}
 	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.posture.watcher.Reported,
+		Host:      host.New(host.Config{List: func() host.List { return n.intel.Current() }, Previous: defender.Previous(n.State)}),
 		Behaviour: n.security.behaviour, Learned: n.State, Logger: n.log, Registerer: n.metrics})
 	if err != nil {
 		return err
@@ -380,6 +382,7 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	readers.run("hub alerts", n.security.sentry.Run)
 	readers.run("activity", n.security.windows.RunCounter)
 	readers.run("detectors", n.security.detectors.run)
+	readers.run("silent devices", n.lead("silence", host.NewWatch(n.State, n.security.sentry.Raise, n.log).Run))
 	readers.run("rules over time", n.lead("windows", n.security.windows.RunJudge))
 	readers.run("links", n.posture.links.Run)
 	readers.run("posture", n.lead("posture", n.posture.judge.Run))

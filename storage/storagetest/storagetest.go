@@ -19,6 +19,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/baseline"
 	"github.com/vauban-iot/vauban/defender/export"
+	"github.com/vauban-iot/vauban/defender/host"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/record"
@@ -75,6 +76,7 @@ type Store interface {
 	baseline.Store
 	export.Store
 	alert.Changes
+	host.SilenceStore
 }
 
 // Open makes an empty store and arranges that it is closed when t ends.
@@ -106,6 +108,7 @@ func All(t *testing.T, open Open) {
 	t.Run("Aggregates", func(t *testing.T) { Aggregates(t, open) })
 	t.Run("SecurityEvents", func(t *testing.T) { SecurityEvents(t, open) })
 	t.Run("Activity", func(t *testing.T) { Activity(t, open) })
+	t.Run("Silence", func(t *testing.T) { Silence(t, open) })
 	t.Run("Posture", func(t *testing.T) { Posture(t, open) })
 	t.Run("AlertChanges", func(t *testing.T) { AlertChanges(t, open) })
 	t.Run("Exports", func(t *testing.T) { Exports(t, open) })
