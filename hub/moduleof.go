@@ -38,6 +38,10 @@ func (h *Hub) ModuleOf(ctx context.Context, c iot.Credentials, module string) (r
 	if d.Status == registry.Disabled {
 		return registry.Identity{}, errDisabled
 	}
+	h.observed(d.Containment, c.ID, "asks for a module's keys", "refused", held(d.Containment))
+	if held(d.Containment) {
+		return registry.Identity{}, errContained
+	}
 	h.visited(c.ID)
 	return h.cfg.Registry.Identity(ctx, iot.ID{Device: c.ID.Device, Module: module})
 }
