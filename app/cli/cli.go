@@ -109,7 +109,7 @@ Start with:  vauban up`,
 	root.SetErr(stderr)
 	root.SetVersionTemplate("vauban {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(upCommand(), boardCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), securityEventCommand(), securityGroupCommand(), baselineCommand(), recommendationCommand(), exportCommand(), intelCommand(), routeCommand(),
+	root.AddCommand(upCommand(), boardCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), securityEventCommand(), securityGroupCommand(), baselineCommand(), recommendationCommand(), vulnCommand(), sbomCommand(), exportCommand(), intelCommand(), routeCommand(),
 		certificateCommand(), dpsCommand(), policyCommand(), networkCommand(), containCommand(), throttleCommand(), subscriptionCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand(), azsphere.New(azsphere.Below, version()))
 	root.AddCommand(agentd.New("vauban agent", version()), moduleCommand())
 	root.AddCommand(detectorCommand(), evaluateCommand())

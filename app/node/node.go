@@ -153,6 +153,7 @@ type Node struct {
 	baselines  *baseline.Service
 	posture    *postured
 	exports    *export.Manager
+	vulnerable *vulnerable
 	feed       *live.Feed
 	routes     *routes
 	mqtt       *mqtt.Server
@@ -279,6 +280,9 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err := n.security.detectors.begin(ctx); err != nil {
 		return err
 	}
+	if n.vulnerable, err = newVulnerable(n); err != nil {
+		return err
+	}
 	hubConfig := hub.Config{
 		Mask:     n.security.privacy.Mask,
 		Seen:     n.posture.links.Seen,
@@ -314,7 +318,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err := n.newIntel(ctx); err != nil {
 		return err
 	}
-	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.posture.watcher.Reported,
+	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.reported,
 		Host:      host.New(host.Config{List: func() host.List { return n.intel.Current() }, Previous: defender.Previous(n.State)}),
 		Behaviour: n.security.behaviour, Learned: n.State, Logger: n.log, Registerer: n.metrics})
 	if err != nil {
@@ -386,6 +390,8 @@ func (n *Node) run(ctx context.Context, ports *listeners) error {
 	readers.run("rules over time", n.lead("windows", n.security.windows.RunJudge))
 	readers.run("links", n.posture.links.Run)
 	readers.run("posture", n.lead("posture", n.posture.judge.Run))
+	readers.run("vulnerabilities", n.lead("vulnerabilities", n.vulnerable.evaluator.Run))
+	readers.run("vulnerability files", n.lead("vulnerability files", n.vulnerable.manager.RunFolder))
 	readers.run("intel", n.intel.Run)
 	readers.run("feeds", n.feeds.Follow)
 	readers.run("feed fetcher", n.lead("feeds", n.feeds.Fetch))

@@ -21,6 +21,7 @@ type postured struct {
 	links   *posture.Links
 	watcher *posture.Watcher
 	judge   *posture.Judge
+	changed func([]posture.Recommendation) // counts and logs
 }
 
 func newPosture(n *Node, cas *authorities) (*postured, error) {
@@ -39,6 +40,7 @@ func newPosture(n *Node, cas *authorities) (*postured, error) {
 			n.log.Debug("recommendation changed", "type", r.Type, "device", r.Device, "module", r.Module, "state", string(r.State))
 		}
 	}
+	p.changed = changed
 	if p.watcher, err = posture.NewWatcher(n.State, p.book.Disabled, changed); err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web,
 		return nil, err
 	}
 	w.api, err = api.New(api.Config{
-		Token: n.settings.token, Host: n.cfg.Hostname, Alerts: n.State, Events: n.State, Groups: n.security.groups, Baselines: n.baselines, Recommendations: n.posture, Replay: n.detector.Replay, CertificateChanged: n.security.certificateChanged, DiagnosticsChanged: n.security.diagnosticsChanged, Feed: n.feed, Certificates: cas, Routing: n.routes, DeadLetters: deadLetters{n.State, n.routes}, Authentication: n.switches,
+		Token: n.settings.token, Host: n.cfg.Hostname, Alerts: n.State, Events: n.State, Groups: n.security.groups, Baselines: n.baselines, Recommendations: n.posture, Vulnerabilities: n.vulnerable.manager, Replay: n.detector.Replay, CertificateChanged: n.security.certificateChanged, DiagnosticsChanged: n.security.diagnosticsChanged, Feed: n.feed, Certificates: cas, Routing: n.routes, DeadLetters: deadLetters{n.State, n.routes}, Authentication: n.switches,
 		Policies: n.policies, Network: n.network, Containment: n.hub, Privacy: n.security.privacy, Throttles: n.throttles, Subscriptions: n.subscriptions, Intel: n.feeds, Exports: n.exports, Tables: n.State, Provisioning: n.Provisioning, Logger: n.log,
 		Detectors: n.security.detectors,
 	})

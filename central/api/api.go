@@ -34,6 +34,8 @@ type Config struct {
 	Baselines BaselineStore
 	// Recommendations says how well devices and the hub are set up.
 	Recommendations RecommendationStore
+	// Vulnerabilities says what is known to be wrong with their software.
+	Vulnerabilities VulnerabilityStore
 	// Replay judges the evidence of an alert anew and raises nothing; nil: it cannot be.
 	Replay func(ctx context.Context, a alert.Alert) ([]alert.Alert, error)
 	// CertificateChanged hears of CAs that were added or deleted, or could not be; may be nil.
@@ -133,6 +135,19 @@ var routes = []struct {
 	{http.MethodPost, "/api/baselines/{group}/promote", (*API).promoteBaseline},
 	{http.MethodGet, "/api/baselines/{group}/mud", (*API).exportMUD},
 	{http.MethodPut, "/api/baselines/{group}/mud", (*API).importMUD},
+	{http.MethodGet, "/api/vulnerability-database", (*API).vulnerabilityDatabase},
+	{http.MethodPost, "/api/vulnerability-database", (*API).importVulnerabilities},
+	{http.MethodDelete, "/api/vulnerability-database/{name}", (*API).deleteVulnerabilitySource},
+	{http.MethodGet, "/api/vulnerabilities", (*API).vulnerabilities},
+	{http.MethodGet, "/api/vulnerabilities/{id}", (*API).vulnerability},
+	{http.MethodGet, "/api/vex", (*API).vexDocuments},
+	{http.MethodGet, "/api/vex/{name}", (*API).vexDocument},
+	{http.MethodPut, "/api/vex/{name}", (*API).putVEX},
+	{http.MethodDelete, "/api/vex/{name}", (*API).deleteVEX},
+	{http.MethodGet, "/api/sboms", (*API).sboms},
+	{http.MethodPut, "/api/sboms/{name}", (*API).putSBOM},
+	{http.MethodDelete, "/api/sboms/{name}", (*API).deleteSBOM},
+	{http.MethodGet, "/api/device-sboms/{device}", (*API).deviceSBOM},
 	{http.MethodGet, "/api/certificates", (*API).certificates},
 	{http.MethodPut, "/api/certificates/{name}", (*API).putCertificate},
 	{http.MethodDelete, "/api/certificates/{name}", (*API).deleteCertificate},
@@ -196,7 +211,7 @@ func New(cfg Config) (*API, error) {
 		set  bool
 	}{
 		{"Token", !cfg.Token.IsZero()}, {"Alerts", cfg.Alerts != nil}, {"Events", cfg.Events != nil}, {"Groups", cfg.Groups != nil},
-		{"Baselines", cfg.Baselines != nil}, {"Detectors", cfg.Detectors != nil}, {"Recommendations", cfg.Recommendations != nil},
+		{"Baselines", cfg.Baselines != nil}, {"Detectors", cfg.Detectors != nil}, {"Recommendations", cfg.Recommendations != nil}, {"Vulnerabilities", cfg.Vulnerabilities != nil},
 		{"Feed", cfg.Feed != nil}, {"Certificates", cfg.Certificates != nil}, {"Routing", cfg.Routing != nil}, {"DeadLetters", cfg.DeadLetters != nil},
 		{"Authentication", cfg.Authentication != nil}, {"Policies", cfg.Policies != nil}, {"Network", cfg.Network != nil},
 		{"Containment", cfg.Containment != nil}, {"Privacy", cfg.Privacy != nil}, {"Throttles", cfg.Throttles != nil},

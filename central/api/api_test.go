@@ -197,6 +197,7 @@ type world struct {
 	logged      bytes.Buffer
 	changed     []string
 	recommended recommended
+	vulnerable  vulnerable
 }
 
 func (w *world) replay(_ context.Context, a alert.Alert) ([]alert.Alert, error) {
@@ -218,7 +219,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.newBaselines(t)
-	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}, nil), Baselines: w.baselines, Recommendations: &w.recommended, Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Privacy: w.privacy, Intel: &w.intel, Exports: &w.exports, Tables: &w.tables, Logger: logger}
+	w.cfg = Config{Token: secret.New([]byte(token)), Host: "hub.example", Alerts: w.alerts, Events: w.alerts, Groups: group.NewBook(&groupStore{}, nil), Baselines: w.baselines, Recommendations: &w.recommended, Vulnerabilities: &w.vulnerable, Replay: w.replay, CertificateChanged: w.certificateChanged, Feed: w.feed, Certificates: w.certs, Routing: &w.routed, DeadLetters: &w.letters, Authentication: &w.switches, Policies: &w.policies, Network: &w.network, Throttles: &w.throttles, Subscriptions: &w.subscribed, Containment: nobody{}, Privacy: w.privacy, Intel: &w.intel, Exports: &w.exports, Tables: &w.tables, Logger: logger}
 	w.cfg.Detectors = &w.detectors
 	w.API, err = New(w.cfg)
 	if err != nil {

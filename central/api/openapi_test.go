@@ -16,6 +16,8 @@ import (
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/record"
+	"github.com/vauban-iot/vauban/defender/vuln"
+	"github.com/vauban-iot/vauban/defender/vuln/format"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/hub/eventgrid"
 	"github.com/vauban-iot/vauban/hub/registry"
@@ -103,6 +105,9 @@ func TestOpenAPI_SchemasHaveTheFieldsOfTheAnswers(t *testing.T) {
 		"FeedConfig": feed.Config{}, "FeedState": feed.State{}, "Exemption": feed.Exemption{}, "Indicator": intel.Indicator{}, "Verdict": intel.Verdict{},
 		"Recommendation": posture.Recommendation{}, "RecommendationKind": posture.Type{}, "Switch": Switch{}, "Switched": Switched{}, "Score": posture.Score{}, "ScoreLine": posture.Line{},
 		"ExportConfig": export.Config{}, "ExportState": export.State{}, "ExportWaiting": export.Waiting{},
+		"VulnerabilityTotals": vuln.Totals{}, "VulnerabilitySource": vuln.Source{}, "VulnerabilityImport": vuln.Import{}, "VulnerabilityFinding": vuln.Finding{}, "VulnerabilityPriority": vuln.Priority{},
+		"ExploitedVulnerability": format.Exploited{}, "Vulnerability": Vulnerability{}, "SoftwareScope": vuln.Scope{}, "VEXSummary": VEXSummary{}, "VEX": vuln.VEX{},
+		"VEXStatement": format.Statement{}, "VEXProduct": format.Product{}, "SBOMDocument": vuln.Document{}, "SBOM": SBOM{}, "SBOMComponent": SBOMComponent{},
 		"LinkedHub": HubView{}, "Imported": dps.Imported{},
 	} {
 		prefix := "components schemas " + name + " properties "

@@ -250,22 +250,9 @@ func (w *firmware) add(f *Fact) {
 	if f.ID.Module != "" || len(f.Reported) == 0 {
 		return
 	}
-	var tree map[string]json.RawMessage
-	if json.Unmarshal(f.Reported, &tree) != nil {
-		return
-	}
-	version := ""
-	for _, path := range versionPaths {
-		if version = textAt(tree, path); version != "" {
-			break
-		}
-	}
+	model, version := FirmwareOf(f.Reported)
 	if version == "" || len(version) > maxVersion || !strings.ContainsAny(version, "0123456789") {
 		return
-	}
-	model := textAt(tree, []string{"deviceInformation", "model"})
-	if maker := textAt(tree, []string{"deviceInformation", "manufacturer"}); model != "" {
-		model = maker + " " + model
 	}
 	model = cmp.Or(model, f.ModelID)
 	if model == "" && f.Group != "" {
@@ -278,6 +265,24 @@ func (w *firmware) add(f *Fact) {
 		return
 	}
 	w.models[model] = append(w.models[model], versioned{f.ID.Device, version})
+}
+
+// FirmwareOf reads what a device reports of itself in its twin: maker and model, and the version of its firmware. Empty: it does not say.
+func FirmwareOf(reported json.RawMessage) (model, version string) {
+	var tree map[string]json.RawMessage
+	if json.Unmarshal(reported, &tree) != nil {
+		return "", ""
+	}
+	for _, path := range versionPaths {
+		if version = textAt(tree, path); version != "" {
+			break
+		}
+	}
+	model = textAt(tree, []string{"deviceInformation", "model"})
+	if maker := textAt(tree, []string{"deviceInformation", "manufacturer"}); model != "" {
+		model = maker + " " + model
+	}
+	return model, version
 }
 
 // textAt reads a text; plug and play properties may be wrapped as {"value": ...}.

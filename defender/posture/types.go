@@ -40,6 +40,7 @@ const (
 	ExpiringAuthority   = "IoT_ExpiringCertificateAuthority"
 	SymmetricKey        = "IoT_SymmetricKeyAuthentication"
 	OldFirmware         = "IoT_OldFirmware"
+	VulnerableSoftware  = "IoT_VulnerableSoftware"
 )
 
 // Data is where the facts of a type come from.
@@ -176,6 +177,11 @@ var types = func() []Type {
 		agent(AgentSendsUnutilized, "The agent sends many small messages",
 			"A tenth or more of the agent's messages of the last 24 hours had less than 4 KB. Each counts as a whole message.",
 			alert.Low, "MessageStatistics", "Let the agent send less often: raise highPriorityMessageFrequency and lowPriorityMessageFrequency in the twin of its module."),
+		own(agent(VulnerableSoftware, "Software with known vulnerabilities is installed on the device",
+			"Vulnerabilities are known of the versions of software that the device has, and no VEX document says that they do not concern it. It is of high severity when one of them is known to be exploited.",
+			alert.Medium, "SBoM, or a bill of materials that the operator uploaded, and an imported database of vulnerabilities",
+			"Update the packages in the additional data to the versions they are fixed in, those that are exploited first.", "See all of them: vauban vuln list --device.",
+			"If a vulnerability cannot be exploited in the product, say so in a VEX document: vauban vuln vex put.")),
 		own(agent(TwinNotOptimal, "The twin configuration of the security module is not optimal",
 			"The agent says that values of its twin configuration should be others.",
 			alert.Low, "ConfigurationError", "Change the values that the additional data names.")),

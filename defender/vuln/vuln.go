@@ -63,7 +63,7 @@ func NewSet(packages []Package) (s Set, left int) {
 // clean bounds what a device or a document says.
 func (p *Package) clean() {
 	for _, s := range []*string{&p.Name, &p.Version, &p.Vendor, &p.Type, &p.Arch, &p.Source, &p.Distro} {
-		*s = format.Clip(strings.TrimSpace(*s), maxField)
+		*s = strings.TrimSpace(format.Clip(*s, maxField))
 	}
 	p.Type = strings.ToLower(p.Type)
 	if p.Source == p.Name {
@@ -120,7 +120,9 @@ func (p *Package) Ecosystem() string {
 		case name == "debian" || name == "raspbian":
 			return "Debian:" + major
 		case name == "ubuntu":
-			return "Ubuntu:" + release
+			if parts := strings.SplitN(release, ".", 3); len(parts) > 1 {
+				return "Ubuntu:" + parts[0] + "." + parts[1]
+			}
 		}
 		return ""
 	case "apk":

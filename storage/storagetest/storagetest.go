@@ -23,6 +23,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/record"
+	"github.com/vauban-iot/vauban/defender/vuln"
 	"github.com/vauban-iot/vauban/defender/window"
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
@@ -77,6 +78,7 @@ type Store interface {
 	export.Store
 	alert.Changes
 	host.SilenceStore
+	vuln.Store
 }
 
 // Open makes an empty store and arranges that it is closed when t ends.
@@ -112,6 +114,7 @@ func All(t *testing.T, open Open) {
 	t.Run("Posture", func(t *testing.T) { Posture(t, open) })
 	t.Run("AlertChanges", func(t *testing.T) { AlertChanges(t, open) })
 	t.Run("Exports", func(t *testing.T) { Exports(t, open) })
+	t.Run("Vulnerabilities", func(t *testing.T) { Vulnerabilities(t, open) })
 	t.Run("Intel", func(t *testing.T) { Intel(t, open) })
 	t.Run("Baselines", func(t *testing.T) { Baselines(t, open) })
 	t.Run("Settings", func(t *testing.T) { Settings(t, open) })

@@ -171,12 +171,12 @@ func (b *Bill) add(c Component, purl string) {
 			}
 		}
 	}
+	for _, s := range []*string{&c.Name, &c.Version, &c.Vendor, &c.Type, &c.Arch, &c.Source, &c.Distro} {
+		*s = strings.TrimSpace(Clip(*s, maxText))
+	}
 	if c.Name == "" {
 		b.Left++
 		return
-	}
-	for _, s := range []*string{&c.Name, &c.Version, &c.Vendor, &c.Type, &c.Arch, &c.Source, &c.Distro} {
-		*s = Clip(strings.TrimSpace(*s), maxText)
 	}
 	b.Components = append(b.Components, c)
 }

@@ -50,7 +50,9 @@ func optional(a, na, b, nb string, last bool) int {
 
 // local compares the part behind the plus: none is first, words before numbers, shorter before longer.
 func local(a, b string) int {
-	split := func(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune("-_.", r) }) }
+	split := func(s string) []string {
+		return strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune("-_.", r) })
+	}
 	la, lb := split(a), split(b)
 	for i := range min(len(la), len(lb)) {
 		na, nb := span(la[i], digit) == len(la[i]), span(lb[i], digit) == len(lb[i])
