@@ -187,10 +187,10 @@ func (s *Source) readStream(ctx context.Context, r io.Reader, progress Progress)
 	s.Kind = OSV
 	for line := 1; ; line++ {
 		text, err := readLine(in, maxPlain)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
-		end := err == io.EOF
+		end := errors.Is(err, io.EOF)
 		if line%1000 == 0 {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
