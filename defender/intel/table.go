@@ -25,6 +25,23 @@ func newFuse(keys []uint64, scratch *xorfilter.BinaryFuseBuilder) fuse {
 	return fuse{f}
 }
 
+// together puts the fingerprints of filters side by side, where large pages hold them.
+func together(fs []fuse) {
+	n := 0
+	for i := range fs {
+		n += len(fs[i].Fingerprints)
+	}
+	all := make([]uint8, 0, n)
+	huge(all[:n])
+	for i := range fs {
+		if f := &fs[i]; f.Fingerprints != nil {
+			at := len(all)
+			all = append(all, f.Fingerprints...)
+			f.Fingerprints = all[at:len(all):len(all)]
+		}
+	}
+}
+
 // may reports whether key can be there.
 func (f *fuse) may(key uint64) bool { return f.Fingerprints == nil || f.Contains(key) }
 
@@ -65,6 +82,7 @@ func newTable4(hosts []host4, metas []meta) *table4 {
 		}
 		t.filters[i] = newFuse(keys, &scratch)
 	}
+	together(t.filters[:])
 	return t
 }
 
@@ -222,6 +240,7 @@ func newNear(tables []*table4, prefixes *prefixTable) near {
 	}
 	size := min(max(bits.Len(uint(n))+2, 16), 26)
 	m := near{make([]uint64, 1<<size/64), uint8(32 - size)}
+	huge(m.bits)
 	for _, t := range tables {
 		for i := range t.hosts {
 			at := t.hosts[i].addr >> m.shift
