@@ -223,15 +223,22 @@ type Row struct {
 	Left         int             `json:"itemsNotKept,omitempty"`
 }
 
+// DeviceTime is Time as JSON can write it; nil when the device said none, or one of a year that JSON does not have.
+func (e *Event) DeviceTime() *time.Time {
+	t := e.Time.UTC()
+	if t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
+		return nil
+	}
+	return &t
+}
+
 // Rows are the rows of e; one without payload has one row.
 func (e *Event) Rows(hub string) []Row {
 	first := Row{
 		Place: e.Place.String(), Generated: e.Enqueued, Resource: hub, DeviceID: e.Device, ModuleID: e.Module, EventID: e.ID, Name: e.Name, Kind: e.Kind,
 		Category: e.Category, Agent: e.Agent, AgentVersion: e.AgentVersion, IsEmpty: e.Empty, Problem: e.Problem, Notes: e.Notes, Left: e.Left,
 	}
-	if !e.Time.IsZero() {
-		first.TimeStamp = &e.Time
-	}
+	first.TimeStamp = e.DeviceTime()
 	if e.Schema != NoSchema {
 		valid := e.Schema == Valid
 		first.SchemaValid = &valid

@@ -353,9 +353,7 @@ func (m Maker) Events(e *record.Event) []Event {
 		TimeGenerated: e.Enqueued.UTC(), AgentVersion: e.AgentVersion, AssociatedResourceID: m.Resource(), AzureSubscriptionID: subscription, DeviceID: e.Device,
 		IoTRawEventID: e.ID, RawEventName: e.Name, RawEventType: e.Kind, RawEventCategory: e.Category, IsEmpty: e.Empty, Type: RawEvents,
 	}
-	if t := e.Time.UTC(); !t.IsZero() && t.Year() <= 9999 { // a device's clock may say anything, but JSON not
-		first.TimeStamp = &t
-	}
+	first.TimeStamp = e.DeviceTime()
 	if len(e.Details) == 0 {
 		return []Event{first}
 	}

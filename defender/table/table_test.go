@@ -139,10 +139,12 @@ func TestMaker_Events(t *testing.T) {
 	if read(t, table.RawEvents, rows[1])["EventDetails"] != `{"a":2}` {
 		t.Errorf("the second row: %+v", rows[1])
 	}
-	// A clock that says the year 10000 must not break the table.
-	heartbeat := &record.Event{Device: "lamp", Enqueued: noon, Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC), Name: "Heartbeat", Empty: true}
-	if row := read(t, table.RawEvents, m.Events(heartbeat)[0]); row["IsEmpty"] != true || row["TimeStamp"] != nil || row["EventDetails"] != "" {
-		t.Errorf("a heartbeat: %v", row)
+	// A clock that says a year that JSON does not have must not break the table.
+	for _, year := range []int{10000, -1} {
+		heartbeat := &record.Event{Device: "lamp", Enqueued: noon, Time: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC), Name: "Heartbeat", Empty: true}
+		if row := read(t, table.RawEvents, m.Events(heartbeat)[0]); row["IsEmpty"] != true || row["TimeStamp"] != nil || row["EventDetails"] != "" {
+			t.Errorf("a heartbeat of the year %d: %v", year, row)
+		}
 	}
 }
 

@@ -255,11 +255,13 @@ var timeLayouts = []string{
 	time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05", "01/02/2006 15:04:05",
 }
 
-// parseTime reads a time; one without zone is UTC.
+// parseTime reads a time; one without zone is UTC. A zone may move a year out of those that JSON can write: that is no time.
 func parseTime(s string) (time.Time, bool) {
 	for _, l := range timeLayouts {
 		if t, err := time.Parse(l, s); err == nil {
-			return t.UTC(), true
+			if t = t.UTC(); t.Year() >= 1 && t.Year() <= 9999 {
+				return t, true
+			}
 		}
 	}
 	return time.Time{}, false

@@ -190,7 +190,9 @@ func TestParseTime(t *testing.T) {
 			t.Errorf("parseTime(%q) = %v, %v; want %v", s, got, ok, want)
 		}
 	}
-	for _, s := range []string{"", "27/01/2019 15:48:52", "1548604132"} {
+	for _, s := range []string{
+		"", "27/01/2019 15:48:52", "1548604132", "9999-12-31T23:59:59-14:00", "9999-12-31 23:59:59-00:01", "0000-01-01T00:00:00+14:00", "0000-06-01T00:00:00", "01/01/0000 00:00:00",
+	} {
 		if got, ok := parseTime(s); ok {
 			t.Errorf("parseTime(%q) = %v, want nothing", s, got)
 		}
