@@ -149,6 +149,7 @@ func New(cfg Config) (*Detector, error) {
 
 // Run works through the log until ctx ends.
 func (d *Detector) Run(ctx context.Context) error {
+	d.batch = batch{} // another server may have led meanwhile, and kept it
 	if err := d.remember(ctx); err != nil {
 		return err
 	}
@@ -167,9 +168,21 @@ func (d *Detector) Run(ctx context.Context) error {
 
 // reading is a security message that could be read.
 type reading struct {
+	entry  uint64 // of the log
 	m      iot.Message
 	report secmsg.Report
 	events []record.Event
+}
+
+// size is how many bytes a reading keeps: a small message may unfold to many rows.
+func (r *reading) size() int {
+	n := len(r.m.Body)
+	for i := range r.events {
+		for _, row := range r.events[i].Details {
+			n += len(row)
+		}
+	}
+	return n
 }
 
 // maxBatch is how many bytes of messages are gathered for one transaction, but for the entry that reaches it.
@@ -182,7 +195,7 @@ const gathering = 200 * time.Millisecond
 // batch is what was read of the log and is not kept yet.
 type batch struct {
 	readings []reading
-	size     int       // bytes of bodies
+	size     int       // bytes of bodies, and of the rows they unfold to
 	since    time.Time // when the first was read
 	done     uint64    // the last entry that was read whole
 }
@@ -222,8 +235,10 @@ func (d *Detector) take(e bus.Entry) error {
 		}
 		own := *m
 		own.Body = bytes.Clone(m.Body) // the entry's data is good until this returns
-		b.readings = append(b.readings, d.read(&own))
-		b.size += len(m.Body)
+		r := d.read(&own)
+		r.entry = e.Sequence
+		b.readings = append(b.readings, r)
+		b.size += r.size()
 		return nil
 	})
 	if errors.Is(err, telemetry.ErrCorrupt) {
@@ -263,7 +278,7 @@ func (d *Detector) read(m *iot.Message) reading {
 	for _, note := range report.Notes {
 		d.log.Debug("security message is odd", "device", m.From.Device, "module", m.From.Module, "sequence", m.Sequence, "note", note)
 	}
-	r := reading{*m, report, record.Events(m, &report)}
+	r := reading{m: *m, report: report, events: record.Events(m, &report)}
 	if r.events[0].Schema == record.Broken {
 		d.m.broken.Inc()
 	}
@@ -287,7 +302,13 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 	}
 	var events []record.Event
 	var alerts []alert.Alert
-	places := make(map[alert.Key]int)
+	// Alerts of one entry are one, those of several are not: after a crash the log gives again what was counted already, beside what was not, and the
+	// store knows by the last message of each.
+	type key struct {
+		alert.Key
+		entry uint64
+	}
+	places := make(map[key]int)
 	for i := range readings {
 		r := &readings[i]
 		events = append(events, r.events...)
@@ -299,11 +320,12 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 		}
 		found = append(found, intrusions...)
 		for _, a := range found {
-			if at, ok := places[a.Key()]; ok {
+			k := key{a.Key(), r.entry}
+			if at, ok := places[k]; ok {
 				alerts[at].Merge(a)
 				continue
 			}
-			places[a.Key()] = len(alerts)
+			places[k] = len(alerts)
 			alerts = append(alerts, a)
 		}
 	}
