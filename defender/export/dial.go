@@ -19,12 +19,15 @@ func dialer() *net.Dialer {
 		if err != nil {
 			return err
 		}
-		if a := ap.Addr().Unmap(); a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() {
-			return fmt.Errorf("%s is a link-local address, to which nothing is exported", a)
+		if a := ap.Addr().Unmap(); a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a == metadata6 {
+			return fmt.Errorf("%s is an address of the machine's own services, to which nothing is exported", a)
 		}
 		return nil
 	}}
 }
+
+// metadata6 is where EC2 machines ask for their credentials over IPv6.
+var metadata6 = netip.MustParseAddr("fd00:ec2::254")
 
 // trust is the TLS configuration for a server that is trusted by ca, or by what the system trusts.
 func trust(ca string) *tls.Config {

@@ -132,6 +132,9 @@ func TestWebhook_Refusals(t *testing.T) {
 		"a server that is not trusted": {URL: r.URL},
 		"a redirect":                   {URL: away.URL},
 		"a link-local address":         {URL: "http://169.254.169.254/latest"},
+		"one of IPv4 in IPv6":          {URL: "http://[::ffff:169.254.169.254]/latest"},
+		"a link-local address of IPv6": {URL: "http://[fe80::1%25lo]/latest"},
+		"that of EC2 over IPv6":        {URL: "http://[fd00:ec2::254]/latest"},
 		"one that answers 503":         {URL: r.URL, CA: r.ca()},
 	} {
 		c.Kind = Webhook
@@ -139,6 +142,9 @@ func TestWebhook_Refusals(t *testing.T) {
 		err := m.Test(t.Context(), "x")
 		if err == nil {
 			t.Errorf("%s: it is sent", name)
+		}
+		if c.CA == "" && strings.Contains(c.URL, "latest") && (err == nil || !strings.Contains(err.Error(), "machine's own services")) {
+			t.Errorf("%s: %v, want a refusal before anything is connected", name, err)
 		}
 		if name == "one that answers 503" && (err == nil || !strings.Contains(err.Error(), "not now")) {
 			t.Errorf("%v does not say why", err)
