@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -67,10 +68,18 @@ func (s *Sentry) Seen(kind string, id iot.ID, indicator, text string, facts map[
 	k := alert.Lookup(kind)
 	a := &alert.Alert{
 		ID: nonce.New(), Type: k.Name, Severity: k.Severity, Title: k.Title, Description: text, Device: id.Device, Module: id.Module, Indicator: indicator,
-		Source: "hub", Day: at.Format(time.DateOnly), Remote: facts["remoteAddress"], Count: 1, FirstSeen: at, LastSeen: at,
+		Source: "hub", Day: at.Format(time.DateOnly), Remote: withoutPort(facts["remoteAddress"]), Count: 1, FirstSeen: at, LastSeen: at,
 	}
 	a.Add(alert.Evidence{Time: at, Event: k.Name, Details: details})
 	s.add(a)
+}
+
+// withoutPort is an address as alerts show it, of one with a port or without; the evidence has both.
+func withoutPort(remote string) string {
+	if ap, err := netip.ParseAddrPort(remote); err == nil {
+		return hostOf(ap.Addr())
+	}
+	return remote
 }
 
 // add puts an alert to those that wait.

@@ -74,6 +74,9 @@ func TestSentry(t *testing.T) {
 		if len(k.alerts) != 1 || k.alerts[0].Count != 1001 || k.alerts[0].Type != "IoT_Invalid_SAS_Token" || k.alerts[0].Severity != alert.Low || len(k.alerts[0].Evidence) != alert.MaxEvidence || k.writes > 5 {
 			t.Errorf("%d writes of %+v", k.writes, k.alerts)
 		}
+		if a := k.alerts[0]; a.Remote != "192.0.2.1" || string(a.Evidence[0].Details) != `{"remoteAddress":"192.0.2.1:7"}` {
+			t.Errorf("from %q, evidence %s; want the address, and its port in the evidence", a.Remote, a.Evidence[0].Details)
+		}
 		k.mu.Unlock()
 		for i := range maxPending + 10 {
 			knock(fmt.Sprint("x", i))

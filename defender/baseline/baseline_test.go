@@ -169,6 +169,9 @@ func TestService_LearnsProposesEnforces(t *testing.T) {
 		if b.State != baseline.Learning || len(b.Learned.Waits) != 2 {
 			t.Errorf("%+v", b)
 		}
+		if !slices.Contains(b.Learned.Waits, "it has learned for less than a minute of 7 days") {
+			t.Errorf("it waits for %q", b.Learned.Waits)
+		}
 		s.hours(24, nil)
 		_, err = s.Propose(ctx, plant, "ann")
 		wantKind(t, "too early", err, fault.PreconditionFailed, "it has learned for 24 hours of 7 days")

@@ -76,7 +76,10 @@ func spell(d time.Duration) string {
 	if hours := d / time.Hour; hours >= 2 {
 		return fmt.Sprintf("%d hours", hours)
 	}
-	return strings.TrimSuffix(max(0, d).Round(time.Minute).String(), "0s")
+	if d < time.Minute {
+		return "less than a minute"
+	}
+	return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s")
 }
 
 // lister says why an address or name is listed; empty: it is not.

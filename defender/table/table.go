@@ -5,6 +5,7 @@ package table
 import (
 	"bytes"
 	"encoding/json"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -300,6 +301,9 @@ func FactsOf(e *alert.Evidence) (f Facts) {
 		var own struct{ RemoteAddress, Protocol string }
 		if json.Unmarshal(e.Details, &own) == nil {
 			f.RemoteAddress, f.Protocol = own.RemoteAddress, own.Protocol
+			if ap, err := netip.ParseAddrPort(own.RemoteAddress); err == nil {
+				f.RemoteAddress, f.RemotePort = ap.Addr().Unmap().String(), strconv.Itoa(int(ap.Port()))
+			}
 		}
 		return f
 	}

@@ -116,6 +116,21 @@ func TestMaker_Alert(t *testing.T) {
 	}
 }
 
+// What the hub sees itself has the port beside the address: an entity is an address.
+func TestMaker_AlertOfTheHub(t *testing.T) {
+	t.Parallel()
+	c := &alert.Change{At: noon, Alert: alert.Alert{ID: "1", Type: alert.InvalidToken, Device: "lamp", Evidence: []alert.Evidence{
+		{Event: alert.InvalidToken, Details: json.RawMessage(`{"remoteAddress":"[2001:db8::1]:4711","protocol":"mqtt"}`)},
+	}}}
+	row := read(t, table.Alerts, table.Maker{Host: "hub.example.net"}.Alert(c))
+	if es := inside[[]map[string]any](t, row, "Entities"); len(es) != 2 || es[1]["Address"] != "2001:db8::1" {
+		t.Errorf("entities %v", es)
+	}
+	if p := inside[map[string]string](t, row, "ExtendedProperties"); p["Remote Address"] != "2001:db8::1" || p["Remote Port"] != "4711" {
+		t.Errorf("extended %v", p)
+	}
+}
+
 func TestMaker_Events(t *testing.T) {
 	t.Parallel()
 	e := &record.Event{
