@@ -231,7 +231,7 @@ func parseUevent(b []byte) (map[string]string, bool) {
 	v := map[string]string{"ACTION": string(action), "DEVPATH": string(devpath)}
 	for f := range bytes.SplitSeq(rest, []byte{0}) {
 		name, value, ok := bytes.Cut(f, []byte{'='})
-		if ok && len(name) > 0 && len(f) <= longest && len(v) < most {
+		if ok && len(name) > 0 && len(f) <= longest && len(v) < most && v[string(name)] == "" { // the head says what was done and to what
 			v[string(name)] = strings.ToValidUTF8(string(value), "\uFFFD")
 		}
 	}

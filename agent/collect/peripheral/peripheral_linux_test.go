@@ -209,6 +209,7 @@ func TestUSB(t *testing.T) {
 func FuzzParseUevent(f *testing.F) {
 	f.Add([]byte(uevent("add", stick)))
 	f.Add([]byte("libudev\x00\xfe\xed\xca\xfe"))
+	f.Add([]byte("0@\x00ACTION="))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, ok := parseUevent(b)
 		if ok && (v["DEVPATH"] == "" && v["ACTION"] == "" || len(v) > 64) {
