@@ -39,6 +39,9 @@ func newWatcher(engine *behaviour.Engine, reg prometheus.Registerer) *watcher {
 	f.NewCounterFunc(prometheus.CounterOpts{Name: "vauban_defender_behaviour_forgotten_total", Help: "Devices whose behaviour was forgotten for want of memory; they are learned anew."}, func() float64 {
 		return float64(engine.Stats().Dropped)
 	})
+	f.NewCounterFunc(prometheus.CounterOpts{Name: "vauban_defender_findings_left_out_total", Help: "Findings beyond 64 of one message, which become no alerts."}, func() float64 {
+		return float64(engine.Stats().Untold)
+	})
 	return &watcher{
 		engine: engine, raised: make(map[uint64][]alert.Alert),
 		findings: f.NewCounterVec(prometheus.CounterOpts{Name: "vauban_defender_findings_total", Help: "What detectors of behaviour found, by detector."}, []string{"detector"}),

@@ -35,6 +35,7 @@ const (
 	maxSweeps   = 4    // services that a device may be scanning slowly
 	maxRelays   = 4    // pairs of flows that may belong together
 	maxHeld     = 4    // findings of one device that wait for what its group does
+	maxFound    = 64   // findings of one message; each becomes an alert
 	maxRecent   = 16   // findings of one device that are not told again at once
 	maxGroups   = 256  // devices of further groups are compared with all of those
 	maxKnown    = 2048 // remotes and services of one group
@@ -73,6 +74,7 @@ type Engine struct {
 	groups  map[string]*group
 	bytes   int64
 	dropped uint64
+	untold  uint64
 	dirty   [Shards]bool
 	scratch scratch
 }
@@ -126,13 +128,14 @@ type Stats struct {
 	Devices int
 	Bytes   int64
 	Dropped uint64 // devices that were forgotten for want of room
+	Untold  uint64 // findings of messages that have more than 64
 }
 
 // Stats returns how much is remembered.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return Stats{len(e.devices), e.bytes, e.dropped}
+	return Stats{len(e.devices), e.bytes, e.dropped, e.untold}
 }
 
 // Stale reports whether the group of a device is not known, or was asked for longer than 10 minutes before at.

@@ -1,8 +1,10 @@
 package behaviour
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/vauban-iot/vauban/defender/alert"
 )
@@ -12,6 +14,8 @@ const (
 	relayBytes = 8 << 10
 	relayTimes = 3
 	relayTime  = 10 * minute
+	// maxLarge is how many flows of a window are compared with each other, the largest: an honest window has 128.
+	maxLarge = 256
 )
 
 // relays looks for flows of which one carries on what the other brought. One of them is with a host on the Internet that came to the
@@ -20,14 +24,23 @@ func (w *watch) relays(s span, flows []flow) {
 	if s.late || s.seconds > minute {
 		return
 	}
+	large := w.scratch.large[:0]
 	for i := range flows {
-		a := &flows[i]
-		if !a.public || a.proto != tcp && a.proto != udp || a.in+a.ex < relayBytes || a.out && w.familiar(a) {
+		if flows[i].in+flows[i].ex >= relayBytes {
+			large = append(large, &flows[i])
+		}
+	}
+	if len(large) > maxLarge {
+		slices.SortStableFunc(large, func(a, b *flow) int { return cmp.Compare(b.in+b.ex, a.in+a.ex) })
+	}
+	defer func() { clear(large); w.scratch.large = large[:0] }()
+	large = large[:min(len(large), maxLarge)]
+	for _, a := range large {
+		if !a.public || a.proto != tcp && a.proto != udp || a.out && w.familiar(a) {
 			continue
 		}
-		for j := range flows {
-			b := &flows[j]
-			if i == j || !b.out || b.host == a.host || b.in+b.ex < relayBytes || !alike(a.in, b.ex) || !alike(a.ex, b.in) {
+		for _, b := range large {
+			if a == b || !b.out || b.host == a.host || !alike(a.in, b.ex) || !alike(a.ex, b.in) {
 				continue
 			}
 			w.pair(s, a, b)

@@ -26,6 +26,7 @@ type scratch struct {
 	flows   []flow
 	fans    []fan
 	remotes []sum
+	large   []*flow
 	index   map[uint64]int
 }
 
@@ -213,6 +214,10 @@ func (w *watch) strike(at uint32) { w.d.Struck = max(w.d.Struck, at) }
 // raise adds a finding unless it is off or was told a moment ago. It reports whether it was added.
 func (w *watch) raise(s span, f Finding, flows ...*flow) bool {
 	if !w.on(f.Detector) {
+		return false
+	}
+	if len(w.found) >= maxFound {
+		w.untold++
 		return false
 	}
 	key := hashText(hashText(hashText(8, f.Detector), f.Type), f.Indicator)
