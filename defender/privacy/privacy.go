@@ -132,6 +132,9 @@ func (g *Guard) Put(ctx context.Context, name string, p Policy) error {
 		}
 		return json.Marshal(all)
 	})
+	// A look that is under way may bring what stood before: the next message looks again behind it.
+	g.looks.Lock()
+	defer g.looks.Unlock()
 	g.mu.Lock()
 	g.read = time.Time{}
 	g.mu.Unlock()

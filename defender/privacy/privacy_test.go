@@ -57,7 +57,7 @@ func (s *store) SecurityGroups(context.Context, []string) (map[string]string, er
 	return s.groups, s.err
 }
 
-func guard(t *testing.T, s *store) *privacy.Guard {
+func guard(t *testing.T, s privacy.Store) *privacy.Guard {
 	t.Helper()
 	g, err := privacy.New(privacy.Config{Store: s, Key: secret.New([]byte("k")), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
