@@ -365,30 +365,41 @@ func (c *compiled) flow(w *watch, m *member, e *secmsg.Event, f *secmsg.Flow, at
 		seen["executable"] = clean(f.Executable)
 		did += " with " + strconv.Quote(clean(f.Executable))
 	}
-	kind, expected := alert.BaselinePeer, []string(nil)
+	// What is expected is put into words when the deviation is told, not for each of a message's thousands of flows.
+	kind, expected := alert.BaselinePeer, func() []string {
+		all := c.expects(out)
+		if names := c.unresolvedAt(out, f.Protocol, port); names != "" {
+			all = append(all, names)
+		}
+		return all
+	}
 	switch same := c.similar(w, out, a, m.hash); {
 	case late != nil:
-		kind, expected = alert.BaselineTime, []string{late.entry.Says()}
+		kind, expected = alert.BaselineTime, func() []string { return []string{late.entry.Says()} }
 	case len(same) > 0:
-		kind, expected = alert.BaselinePort, same
-	default:
-		expected = c.expects(out)
-		if names := c.unresolvedAt(out, f.Protocol, port); names != "" {
-			expected = append(expected, names)
+		kind, expected = alert.BaselinePort, func() []string {
+			var all []string
+			for _, m := range same {
+				all = append(all, m.entry.Says())
+			}
+			return all
 		}
 	}
 	indicator := strings.Join([]string{direction, f.Protocol, netip.AddrPortFrom(a, port).String()}, " ")
 	add(kind, indicator, hits(f), func() *deviation {
-		return &deviation{flow: f, did: did, expected: expected, details: seen, event: e, item: f.Item}
+		return &deviation{flow: f, did: did, expected: expected(), details: seen, event: e, item: f.Item}
 	})
 }
 
 // similar are the entries about the same peer.
-func (c *compiled) similar(w *watch, out bool, a netip.Addr, by uint64) []string {
-	var all []string
+func (c *compiled) similar(w *watch, out bool, a netip.Addr, by uint64) []*matcher {
+	var all []*matcher
 	for _, m := range c.all {
-		if m.out == out && !m.any && m.entry.Peer != LocalNetworks && m.is(w, a, by) && len(all) < maxExpected {
-			all = append(all, m.entry.Says())
+		if len(all) == maxExpected {
+			break
+		}
+		if m.out == out && !m.any && m.entry.Peer != LocalNetworks && m.is(w, a, by) {
+			all = append(all, m)
 		}
 	}
 	return all
