@@ -493,8 +493,8 @@ type Store interface {
 	GroupMembers(ctx context.Context, group string, byDefault bool, after string, limit int) ([]string, error)
 }
 
-// orient tells who began a flow, and the port that was connected to. Nothing on the wire says it of FlatBuffers, and the RTOS preview
-// reports both directions of one connection, so ports tell where they can (defender §1.2, §1.3, §6.3).
+// orient tells who began a flow, and the port that was connected to. Schema 3.0 says it. Nothing on the wire says it of FlatBuffers, and
+// the RTOS preview reports both directions of one connection, so there ports tell where they can (defender §1.2, §1.3, §6.3).
 func orient(f *secmsg.Flow) (direction string, port uint16) {
 	const (
 		ephemeral = 32768
@@ -503,6 +503,10 @@ func orient(f *secmsg.Flow) (direction string, port uint16) {
 	local, remote := f.Local.Port(), f.Remote.Port()
 	said := f.BytesIn == 0 && f.BytesOut == 0 // by JSON 1.0, which counts no bytes
 	switch {
+	case f.Began && f.Direction == secmsg.In:
+		return In, local
+	case f.Began:
+		return Out, remote
 	case local == 0 && remote == 0:
 		if f.Direction == secmsg.In {
 			return In, 0

@@ -249,6 +249,29 @@ func TestEngine_FlowsWithoutBytes(t *testing.T) {
 	}
 }
 
+// The Linux agent says who began: that many come to a port of the device is no scan by it, whatever the ports look like. And a
+// lot of bytes over two hours is no flood.
+func TestEngine_LinuxSaysWhoBeganAndHowLong(t *testing.T) {
+	t.Parallel()
+	for direction, want := range map[string][]string{secmsg.In: nil, secmsg.Out: {alert.NetworkScan, alert.NewProtocol}} {
+		l := newLab(t)
+		l.window(many(60, func(i int) secmsg.Flow {
+			f := flowOf("TCP", 50000, fmt.Sprintf("%s:23", host(i*7)), 40, 40)
+			f.Direction, f.Began = direction, true
+			return f
+		})...)
+		l.want(want...)
+	}
+	for interval, want := range map[time.Duration][]string{10 * time.Second: {alert.DenialOfService}, 2 * time.Hour: nil} {
+		l := newLab(t)
+		f := flowOf("UDP", 50000, "198.51.100.10:8883", 0, 60_000_000)
+		f.Direction, f.Began = secmsg.Out, true
+		l.wait(2 * time.Hour)
+		l.event(secmsg.Event{Name: "NetworkActivity", Time: l.at, Interval: interval, Flows: []secmsg.Flow{f}})
+		l.want(want...)
+	}
+}
+
 // What several devices of a group begin to do is no news of the next one: new firmware is no beacon.
 func TestEngine_GroupsKnow(t *testing.T) {
 	t.Parallel()

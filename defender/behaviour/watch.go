@@ -93,6 +93,8 @@ func see(f *secmsg.Flow, at [2]int) (v flow, ok bool) {
 	v.counted = f.BytesIn+f.BytesOut > 0
 	local, remote := f.Local.Port(), f.Remote.Port()
 	switch {
+	case f.Began:
+		v.out = f.Direction == secmsg.Out
 	case v.proto == icmp:
 		v.out = v.ex > 0 || f.Direction == secmsg.Out
 		local, remote = 0, 0
@@ -176,7 +178,7 @@ func (w *watch) software() {
 	for i := range w.report.Events {
 		for _, item := range w.report.Events[i].Payload {
 			if s, ok := item.(secmsg.SystemInformation); ok && s.OS != "" {
-				said = hashText(hashText(said, s.OS), s.Kernel)
+				said = hashText(hashText(hashText(said, s.OS), s.Kernel), s.FirmwareVersion)
 				if w.d.Version != 0 && w.d.Version != said {
 					w.d.Changed = w.now
 				}

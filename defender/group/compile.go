@@ -247,10 +247,10 @@ func (c *Compiled) Judge(r *secmsg.Report) []Finding {
 // ephemeral is where the ports of who connects begin, in the ranges of Linux and NetX.
 const ephemeral = 32768
 
-// inbound reports whether the other side began. Agents of JSON 1.0 say so. A flow of the other schema has both directions and
-// nothing that says who began, so ports tell, and a flow whose ports tell nothing counts as outbound (defender §1.2, §6.3).
+// inbound reports whether the other side began. Agents of JSON 1.0 and of schema 3.0 say so. A flow of FlatBuffers has both
+// directions and nothing that says who began, so ports tell, and a flow whose ports tell nothing counts as outbound (defender §1.2, §6.3).
 func inbound(f *secmsg.Flow) bool {
-	if f.BytesIn == 0 && f.BytesOut == 0 && f.Direction != "" {
+	if f.Began || f.BytesIn == 0 && f.BytesOut == 0 && f.Direction != "" {
 		return f.Direction == secmsg.In
 	}
 	local, remote := f.Local.Port(), f.Remote.Port()

@@ -117,6 +117,13 @@ func flow(local, remote, direction string, in, out uint64) secmsg.Flow {
 	return secmsg.Flow{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Protocol: "TCP", Direction: direction, BytesIn: in, BytesOut: out}
 }
 
+// began is a flow of schema 3.0 whose ports and bytes tell nothing.
+func began(direction string) secmsg.Flow {
+	f := flow("10.0.0.1:5000", "192.0.2.8:5000", direction, 70, 90)
+	f.Began = true
+	return f
+}
+
 func TestCompiled_Addresses(t *testing.T) {
 	t.Parallel()
 	conform.Covers(t, "DEF-23")
@@ -146,6 +153,8 @@ func TestCompiled_Addresses(t *testing.T) {
 		"inbound, denied":                {flow("10.0.0.1:22", "10.1.9.9:50000", "", 1, 1), "ConnectionFromIpDenied"},
 		"inbound, as the agent says":     {flow("10.0.0.1:40000", "192.0.2.8:443", "In", 0, 0), "ConnectionFromIpNotAllowed"},
 		"outbound, as the agent says":    {flow("10.0.0.1:22", "192.0.2.8:50000", "Out", 0, 0), "ConnectionToIpNotAllowed"},
+		"inbound, says Linux":            {began(secmsg.In), "ConnectionFromIpNotAllowed"},
+		"outbound, says Linux":           {began(secmsg.Out), "ConnectionToIpNotAllowed"},
 		"ICMP that was only received":    {flow("10.0.0.1:0", "192.0.2.8:0", "In", 64, 0), "ConnectionFromIpNotAllowed"},
 		"loopback is nobody's business":  {flow("127.0.0.1:1", "127.0.0.1:2", "Out", 0, 0), ""},
 		"an address that was not given":  {secmsg.Flow{Protocol: "TCP"}, ""},
@@ -190,6 +199,29 @@ func TestCompiled_UsersProcessesAndThresholds(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	linux, err := secmsg.Decode(secmsg.IndicatorJSON, secmsg.AppendJSON(nil, secmsg.Report{Events: []secmsg.Event{
+		{Name: "Login", Payload: []secmsg.Item{
+			secmsg.LoginRecord{Operation: secmsg.LoggedOut, UserName: "eve"}, secmsg.LoginRecord{Operation: secmsg.LoggedIn, UserName: "eve", HitCount: 4},
+			secmsg.LoginRecord{Operation: secmsg.LoginFailed, UserName: "mallory", HitCount: 3},
+		}},
+		{Name: "Process", Payload: []secmsg.Item{
+			secmsg.Process{Executable: "/bin/sh", EventType: "EXEC"}, secmsg.Process{Executable: "/bin/nc", EventType: "EXIT"}, secmsg.Process{Executable: "/usr/bin/nc", EventType: "EXEC", HitCount: 1},
+		}},
+		{Name: "NetworkActivity", Flows: []secmsg.Flow{{Hits: 2}, {Hits: 0}}}, // the other one was told of before, and goes on
+	}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want[0], want[1] = nil, strings.Replace(want[0], "[0 2]", "[0 1]", 1), strings.Replace(want[1], "[0 2]", "[0 1]", 1)
+	for _, f := range c.Judge(&linux) {
+		got = append(got, fmt.Sprintf("%s %d %v %s", f.Rule, f.Count, f.Items, f.Text))
+	}
+	if !slices.Equal(got[:min(len(got), 4)], want) {
+		t.Errorf("of Linux: got  %q\nwant %q", got, want)
+	}
+	if connections, failed := Count(&linux); connections != 3 || failed != 3 {
+		t.Errorf("of Linux: %d connections, %d failed logins", connections, failed)
 	}
 	if connections, failed := Count(&report); connections != 0 || failed != 1 {
 		t.Errorf("%d connections, %d failed logins", connections, failed)

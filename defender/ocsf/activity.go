@@ -117,6 +117,9 @@ func (m Maker) listening(event *secmsg.Event, details json.RawMessage, uid, devi
 			if a := p.Local.Addr(); a.IsValid() {
 				e.Destination.IP = a.Unmap().String()
 			}
+			if p.Executable != "" {
+				e.Actor = &Actor{Process: process(p.Executable, "", int64(p.ProcessID))}
+			}
 		}
 	}
 	if o := object(details); protocol == "" {

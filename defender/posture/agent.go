@@ -146,6 +146,7 @@ type Port struct {
 	Protocol string
 	Address  string `json:"LocalAddress,omitempty"`
 	Port     uint16 `json:"LocalPort"`
+	Program  string `json:"Executable,omitempty"` // that listens, where the agent says it
 }
 
 // firstEphemeral is where the ports begin that clients get from the system: over UDP an open socket there is mostly a client's.
@@ -154,7 +155,7 @@ const firstEphemeral = 32768
 // ports finds what others can reach: not what listens on loopback, and of UDP not what only clients open.
 func (v *view) ports(events []*secmsg.Event) {
 	var open []Port
-	add := func(protocol, address string, port uint16) {
+	add := func(protocol, address string, port uint16, program string) {
 		protocol = strings.ToUpper(protocol)
 		a, err := netip.ParseAddr(strings.TrimSpace(address))
 		if port == 0 || err == nil && a.Unmap().IsLoopback() {
@@ -163,7 +164,7 @@ func (v *view) ports(events []*secmsg.Event) {
 		if strings.HasPrefix(protocol, "UDP") && (port >= firstEphemeral || port == 68 || port == 546) { // DHCP's client
 			return
 		}
-		open = append(open, Port{protocol, clip(address), port})
+		open = append(open, Port{protocol, clip(address), port, clip(program)})
 	}
 	for _, e := range events {
 		for _, item := range e.Payload {
@@ -173,7 +174,7 @@ func (v *view) ports(events []*secmsg.Event) {
 				if it.Local.Addr().IsValid() {
 					address = it.Local.Addr().Unmap().String()
 				}
-				add(it.Protocol, address, it.Local.Port())
+				add(it.Protocol, address, it.Local.Port(), it.Executable)
 			case secmsg.Raw:
 				var p struct {
 					Protocol, LocalAddress, LocalPort word
@@ -185,13 +186,13 @@ func (v *view) ports(events []*secmsg.Event) {
 				}
 				n, err := strconv.ParseUint(string(cmp.Or(p.LocalPort, p.Port2)), 10, 16)
 				if err == nil {
-					add(clip(string(p.Protocol)), string(cmp.Or(p.LocalAddress, p.Address2)), uint16(n))
+					add(clip(string(p.Protocol)), string(cmp.Or(p.LocalAddress, p.Address2)), uint16(n), "")
 				}
 			}
 		}
 	}
 	slices.SortFunc(open, func(a, b Port) int {
-		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Address, b.Address))
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Program, b.Program))
 	})
 	open = slices.Compact(open)
 	v.judge(OpenPorts, len(open) > 0, fitting(open, func(open []Port, more int) any {

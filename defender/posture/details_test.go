@@ -122,6 +122,59 @@ func TestWatcher_Firewall(t *testing.T) {
 	}
 }
 
+// The Linux agent's own schema is read as JSON 1.0 is.
+func TestWatcher_Linux(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ports := func(all ...secmsg.Item) { b.linux(agent2, secmsg.Event{Name: "ListeningPorts", Payload: all}) }
+	ports(
+		secmsg.ListeningPort{Local: netip.MustParseAddrPort("0.0.0.0:8888"), Protocol: "TCP", ProcessID: 7, Executable: "/usr/bin/nc"},
+		secmsg.ListeningPort{Local: netip.MustParseAddrPort("[::1]:25"), Protocol: "TCP"})
+	if r := b.want("open", posture.OpenPorts, agent2, posture.Active); string(r.Data) != `{"OpenPorts":[{"Protocol":"TCP","LocalAddress":"0.0.0.0","LocalPort":8888,"Executable":"/usr/bin/nc"}]}` {
+		t.Errorf("additional data %s", r.Data)
+	}
+	ports() // an event without content
+	b.want("closed", posture.OpenPorts, agent2, posture.Resolved)
+
+	rule := func(priority int, action, direction, chain, source, port string) secmsg.Item {
+		return secmsg.FirewallRule{Enabled: true, Priority: priority, Action: action, Direction: direction, ChainName: chain, SourceAddress: source, DestinationPort: port}
+	}
+	firewall := func(all ...secmsg.Item) { b.linux(agent2, secmsg.Event{Name: "FirewallConfiguration", Payload: all}) }
+	firewall(rule(3, secmsg.Allow, secmsg.In, "INPUT", "", ""), rule(2, secmsg.Allow, secmsg.In, "INPUT", "", "22"), rule(1, secmsg.Allow, secmsg.Out, "OUTPUT", "", ""))
+	r := b.want("from everywhere", posture.PermissiveInputRules, agent2, posture.Active)
+	if !strings.Contains(string(r.Data), `\"DestinationPort\":\"22\"`) || !strings.Contains(string(r.Data), `\"Priority\":\"2\"`) {
+		t.Errorf("additional data %s", r.Data)
+	}
+	if r := b.want("policies", posture.PermissiveFirewallPolicy, agent2, posture.Active); string(r.Data) != `{"Chains":["INPUT","OUTPUT"]}` {
+		t.Errorf("additional data %s", r.Data)
+	}
+	off := rule(2, secmsg.Allow, secmsg.In, "INPUT", "", "22").(secmsg.FirewallRule)
+	off.Enabled = false
+	firewall(rule(1, secmsg.Allow, secmsg.In, "INPUT", "10.0.0.0/8", "22"), off, rule(3, secmsg.Deny, secmsg.In, "INPUT", "", ""), rule(1, secmsg.Deny, secmsg.Out, "OUTPUT", "", ""))
+	b.want("few may enter", posture.PermissiveInputRules, agent2, posture.Resolved)
+	b.want("policies deny", posture.PermissiveFirewallPolicy, agent2, posture.Resolved)
+
+	check := func(result string) {
+		b.linux(agent2, secmsg.Event{Name: "Baseline", Checks: []secmsg.BaselineCheck{{ID: "DIoTTest", Result: result, Severity: "CRITICAL"}}})
+	}
+	check("FAIL")
+	if r := b.want("the self test", posture.CISBenchmarks+"_DIoTTest", agent2, posture.Active); r.Severity != alert.High {
+		t.Errorf("%+v", r)
+	}
+	check("PASS")
+	b.want("the self test, passed", posture.CISBenchmarks+"_DIoTTest", agent2, posture.Resolved)
+}
+
+// Boards of FlatBuffers tell of open ports without a program.
+func TestWatcher_FlatBuffersPorts(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.micro(agent2, "ListeningPorts", `{"ipv4_ports":[{"local_address":0,"common":{"local_port":8888}}],"ipv6_ports":[{"local_address":[0,0,0,16777216],"common":{"local_port":25}}]}`)
+	if r := b.want("open", posture.OpenPorts, agent2, posture.Active); string(r.Data) != `{"OpenPorts":[{"Protocol":"TCP","LocalAddress":"0.0.0.0","LocalPort":8888}]}` {
+		t.Errorf("additional data %s", r.Data)
+	}
+}
+
 func TestWatcher_ChecksAreBounded(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

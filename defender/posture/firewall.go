@@ -111,27 +111,41 @@ func list(w word) []string {
 	return parts[:min(len(parts), 1000)]
 }
 
+// firewallRule reads a rule of JSON 1.0 or of schema 3.0, whose members have the same names.
+func firewallRule(item secmsg.Item) (FirewallRule, bool) {
+	switch it := item.(type) {
+	case secmsg.FirewallRule:
+		return FirewallRule{
+			Priority: word(strconv.Itoa(it.Priority)), Direction: word(it.Direction), ChainName: word(it.ChainName), Action: word(it.Action),
+			Application: word(it.Application), Protocol: word(it.Protocol), SourceAddress: word(it.SourceAddress), SourcePort: word(it.SourcePort),
+			DestinationAddress: word(it.DestinationAddress), DestinationPort: word(it.DestinationPort), enabled: it.Enabled,
+		}, true
+	case secmsg.Raw:
+		var r struct {
+			FirewallRule
+			Enabled *bool
+		}
+		if json.Unmarshal(it, &r) == nil {
+			r.enabled = r.Enabled == nil || *r.Enabled
+			return r.FirewallRule, true
+		}
+	}
+	return FirewallRule{}, false
+}
+
 // firewall judges a snapshot. One without any rule says nothing: an agent that cannot read the firewall sends it, too.
 func (v *view) firewall(events []*secmsg.Event) {
 	var rules []FirewallRule
 	for _, e := range events {
 		for _, item := range e.Payload {
-			raw, ok := item.(secmsg.Raw)
+			r, ok := firewallRule(item)
 			if !ok {
 				continue
 			}
-			var r struct {
-				FirewallRule
-				Enabled *bool
-			}
-			if json.Unmarshal(raw, &r) != nil {
-				continue
-			}
-			r.enabled = r.Enabled == nil || *r.Enabled
 			for _, w := range []*word{&r.Priority, &r.Direction, &r.ChainName, &r.Action, &r.Application, &r.Protocol, &r.SourceAddress, &r.SourcePort, &r.DestinationAddress, &r.DestinationPort} {
 				*w = word(clip(string(*w)))
 			}
-			rules = append(rules, r.FirewallRule)
+			rules = append(rules, r)
 		}
 	}
 	if len(rules) == 0 {

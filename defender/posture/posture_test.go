@@ -30,6 +30,7 @@ import (
 	"github.com/vauban-iot/vauban/storage/sqlstore"
 	"github.com/vauban-iot/vauban/storage/storagetest"
 	"github.com/vauban-iot/vauban/wire/bag"
+	"github.com/vauban-iot/vauban/wire/secmsg"
 )
 
 // bench is everything that makes recommendations, over a real store: the detector that reads the log, and the judge.
@@ -156,6 +157,13 @@ func (b *bench) report(from iot.ID, name, payload string) {
 func (b *bench) micro(from iot.ID, kind, payload string) {
 	b.t.Helper()
 	b.say(from, "2.3-0-1-0", fmt.Sprintf(`{"security_module_id":"defender-iot-micro-agent","security_module_version":67108864,"events":[{"time":%d,"payload_type":%q,"payload":%s}]}`, b.now.Unix(), kind, payload))
+}
+
+// linux is a message of the Linux agent with one event.
+func (b *bench) linux(from iot.ID, e secmsg.Event) {
+	b.t.Helper()
+	e.Time = b.now
+	b.say(from, secmsg.IndicatorJSON, string(secmsg.AppendJSON(nil, secmsg.Report{Agent: from.Module, AgentVersion: "1.2.3", Events: []secmsg.Event{e}})))
 }
 
 // signed is how devices prove themselves of which nothing else matters.

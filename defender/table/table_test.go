@@ -131,6 +131,29 @@ func TestMaker_AlertOfTheHub(t *testing.T) {
 	}
 }
 
+// Evidence of the Linux agent tells as much as that of others.
+func TestFactsOf_Linux(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		details string
+		want    table.Facts
+	}{
+		"NetworkActivity": {
+			`{"local_address":"10.0.0.1","local_port":22,"remote_address":"2001:db8::5","remote_port":9,"protocol":"TCP","bytes_in":1,"direction":"In","executable":"/usr/sbin/sshd","commandline":"sshd"}`,
+			table.Facts{RemoteAddress: "2001:db8::5", RemotePort: "9", LocalAddress: "10.0.0.1", LocalPort: "22", Protocol: "TCP", Direction: "In", Process: "/usr/sbin/sshd", CommandLine: "sshd"},
+		},
+		"Process": {`{"executable":"/bin/sh","user_name":"ada","commandline":"sh -c x","event_type":"EXEC"}`, table.Facts{User: "ada", Process: "/bin/sh", CommandLine: "sh -c x"}},
+		"Login": {
+			`{"operation":"LoginFailed","user_name":"eve","executable":"sshd","process_id":7,"remote_address":"203.0.113.5","hit_count":2}`,
+			table.Facts{User: "eve", Failed: true, RemoteAddress: "203.0.113.5", LoginShell: "sshd", LoginProcess: "7"},
+		},
+	} {
+		if got := table.FactsOf(&alert.Evidence{Event: name, Form: secmsg.FlatBuffers, Details: json.RawMessage(c.details)}); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
 func TestMaker_Events(t *testing.T) {
 	t.Parallel()
 	e := &record.Event{

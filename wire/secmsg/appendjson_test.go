@@ -17,8 +17,8 @@ import (
 // linuxReport has every event of schema 3.0, and every member of every item.
 var linuxReport = Report{Agent: "DefenderIotMicroAgent", AgentVersion: "0.9.0-rc1", Encoding: JSON, Events: []Event{
 	{ID: "0b0a", Name: "NetworkActivity", Time: at(1700000000), Interval: 30 * time.Minute, Flows: []Flow{
-		{Local: ap("192.0.2.1:22"), Remote: ap("203.0.113.5:50000"), Protocol: "TCP", Direction: In, BytesIn: 1 << 40, BytesOut: 2, ProcessID: 7, UserID: 70000, Executable: "/usr/sbin/sshd", CommandLine: "sshd <x>", Hits: 3},
-		{Local: ap("[fd00::1]:0"), Remote: ap("[2001:db8::5]:0"), Protocol: "ICMP", Direction: Out, BytesIn: 64, Item: 1},
+		{Local: ap("192.0.2.1:22"), Remote: ap("203.0.113.5:50000"), Protocol: "TCP", Direction: In, Began: true, BytesIn: 1 << 40, BytesOut: 2, ProcessID: 7, UserID: 70000, Executable: "/usr/sbin/sshd", CommandLine: "sshd <x>", Hits: 3},
+		{Local: ap("[fd00::1]:0"), Remote: ap("[2001:db8::5]:0"), Protocol: "ICMP", Direction: Out, Began: true, BytesIn: 64, Item: 1},
 		{Local: ap("[fd00::1]:5353"), Remote: ap("[2001:db8::5]:53"), Protocol: "UDP", BytesOut: 64, Item: 2}, // nobody knows who began
 	}},
 	{Name: "SystemInformation", Time: at(1), Payload: []Item{SystemInformation{
@@ -107,6 +107,7 @@ func TestAppendJSON_RoundTripOfAnything(t *testing.T) {
 			for i := range template.Flows {
 				f := Flow{Local: randomAddress(random), Remote: randomAddress(random), Protocol: []string{"TCP", "UDP", "ICMP", "SCTP", "UNKNOWN(9)"}[random.IntN(5)], Item: i}
 				f.Direction = []string{"", In, Out}[random.IntN(3)]
+				f.Began = f.Direction != ""
 				f.BytesIn, f.BytesOut, f.Hits = random.Uint64()>>random.IntN(64), random.Uint64()>>random.IntN(64), uint64(random.IntN(3))
 				f.ProcessID, f.UserID, f.Executable, f.CommandLine = random.Int64(), random.Uint32(), randomText(random), randomText(random)
 				e.Flows = append(e.Flows, f)

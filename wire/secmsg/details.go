@@ -80,7 +80,7 @@ func (e *Event) Details() (rows []json.RawMessage, form string) {
 			text4(f.Local.Addr()), f.Local.Port(), text4(f.Remote.Addr()), f.Remote.Port(), f.Protocol, f.BytesIn, f.BytesOut,
 			f.ProcessID, f.UserID, f.Executable, f.CommandLine, nil, f.Hits,
 		}
-		if f.Direction != direction(f.BytesIn, f.BytesOut) {
+		if f.Began || f.Direction != direction(f.BytesIn, f.BytesOut) {
 			d.Direction = &f.Direction
 		}
 		add(d)
@@ -147,7 +147,7 @@ func (e *Event) detail(row []byte) error {
 		if d.Direction != nil {
 			switch f.Direction = ""; *d.Direction {
 			case In, Out:
-				f.Direction = *d.Direction
+				f.Direction, f.Began = *d.Direction, true
 			}
 		}
 		e.Flows = append(e.Flows, f)

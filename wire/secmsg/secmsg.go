@@ -101,6 +101,7 @@ type Flow struct {
 	Local, Remote netip.AddrPort // invalid: not given; port 0: none (ICMP)
 	Protocol      string         // TCP, UDP, ICMP, or another name in upper case; UNKNOWN(n) for an unknown number
 	Direction     string         // In, Out, or "" when both or unknown. Schema 3.0 and JSON 1.0 say who began, FlatBuffers who sent
+	Began         bool           // Direction is who began, from an agent that knows it and counts bytes: schema 3.0
 	BytesIn       uint64         // IP payload; zero in JSON 1.0, which does not count
 	BytesOut      uint64
 	Executable    string

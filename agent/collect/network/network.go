@@ -176,7 +176,7 @@ func (w *Watcher) tell(counts []count, known map[tuple]*flow, reading uint64, em
 			continue
 		}
 		activity := secmsg.Flow{
-			Local: c.local, Remote: c.remote, Protocol: c.protocol, Direction: f.direction, BytesIn: in, BytesOut: out,
+			Local: c.local, Remote: c.remote, Protocol: c.protocol, Direction: f.direction, Began: f.direction != "", BytesIn: in, BytesOut: out,
 			ProcessID: int64(f.pid), UserID: f.uid, Executable: f.program, CommandLine: f.line,
 		}
 		if !old {
