@@ -78,10 +78,12 @@ type Agent struct {
 	busy     bool
 	sources  []Source
 	caches   map[string]*gather.Cache
+	waiting  []chan struct{}    // who wait for what is due now
 	gen      context.Context    // of the collectors
 	cancel   context.CancelFunc // ends them
 	running  *sync.WaitGroup    // the collectors
 	batches  chan batch
+	flushes  chan flush
 	reports  chan any
 
 	twins chan device.TwinEvent
@@ -100,6 +102,7 @@ type batch struct {
 	names []string
 	cut   []string // snapshots that were not finished, because the collectors ended
 	all   []collect.Observation
+	done  []chan struct{} // closed when it is in the queue
 }
 
 // tally is what became of a collector's observations since it was last told.
@@ -109,7 +112,7 @@ type tally struct{ sent, full, failed uint64 }
 func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, due: make(map[string]time.Time), caches: make(map[string]*gather.Cache), counts: make(map[string]*tally),
-		batches: make(chan batch), reports: make(chan any, 1), twins: make(chan device.TwinEvent),
+		batches: make(chan batch), flushes: make(chan flush), reports: make(chan any, 1), twins: make(chan device.TwinEvent),
 	}
 	if a.log == nil {
 		a.log = slog.Default()
@@ -242,6 +245,8 @@ func (a *Agent) loop(ctx context.Context) {
 		case b := <-a.batches:
 			a.busy = false
 			a.keep(b)
+		case f := <-a.flushes:
+			a.flush(f)
 		case <-timer.C:
 			a.take()
 		}
@@ -392,6 +397,7 @@ func (a *Agent) take() {
 		return
 	}
 	a.busy = true
+	b.done, a.waiting = a.waiting, nil
 	gen := a.gen
 	go func() {
 		for _, s := range snapshots {
@@ -402,7 +408,7 @@ func (a *Agent) take() {
 				b.cut = append(b.cut, s.Name)
 				continue
 			}
-			b.all = append(b.all, all...)
+			b.all = append(b.all, told(s.Name, all, err)...)
 			if err != nil {
 				a.log.Warn("a collector could not see everything", "collector", s.Name, "err", err)
 			}
@@ -416,6 +422,9 @@ func (a *Agent) take() {
 func (a *Agent) keep(b batch) {
 	a.gathered(&b)
 	a.put(eventsOf(b.all))
+	for _, c := range b.done {
+		close(c)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range a.status.Sources {

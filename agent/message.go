@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vauban-iot/vauban/agent/collect"
@@ -18,11 +20,13 @@ func newID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// eventsOf makes events of observations: those of one name and second are one, since that is how precise an event is.
+// eventsOf makes events of observations: those of one name and second are one, since that is how precise an event is. Of a flow the second
+// is that of its last bytes, and what came before is the event's interval, so that who reads it can tell much from fast.
 func eventsOf(all []collect.Observation) []secmsg.Event {
 	type key struct {
-		name   string
-		second int64
+		name     string
+		second   int64
+		interval time.Duration
 	}
 	at := make(map[key]int)
 	var events []secmsg.Event
@@ -30,12 +34,17 @@ func eventsOf(all []collect.Observation) []secmsg.Event {
 		if o.Time.IsZero() {
 			o.Time = time.Now()
 		}
-		k := key{o.Event, o.Time.Unix()}
+		var lasted time.Duration
+		if o.Flow != nil && !o.Flow.First.IsZero() {
+			o.Time, lasted = o.Flow.Last, o.Flow.Last.Sub(o.Flow.First).Truncate(time.Second)
+		}
+		k := key{o.Event, o.Time.Unix(), lasted}
 		i, ok := at[k]
 		if !ok {
 			i = len(events)
 			at[k] = i
 			events = append(events, newEvent(o.Event, o.Time))
+			events[i].Interval = lasted
 		}
 		e := &events[i]
 		switch {
@@ -47,6 +56,7 @@ func eventsOf(all []collect.Observation) []secmsg.Event {
 			e.Payload = append(e.Payload, o.Item)
 		}
 	}
+	slices.SortStableFunc(events, func(a, b secmsg.Event) int { return cmp.Compare(a.Time.Unix(), b.Time.Unix()) })
 	return events
 }
 

@@ -58,6 +58,23 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// Flows of one second and as long are one event, whose interval says how long; all come in the order of time.
+func TestEventsOf_Flows(t *testing.T) {
+	t.Parallel()
+	begin := time.Unix(1700000000, 0)
+	flow := func(first, last int) collect.Observation {
+		at := func(s int) time.Time { return begin.Add(time.Duration(s)*time.Second + time.Millisecond) }
+		return collect.Observation{Event: "NetworkActivity", Time: at(first), Flow: &secmsg.Flow{First: at(first), Last: at(last)}}
+	}
+	var got []string
+	for _, e := range eventsOf([]collect.Observation{flow(0, 7200), flow(5, 5), flow(5, 5), flow(1, 7200), {Event: "Heartbeat", Time: begin.Add(6 * time.Second)}}) {
+		got = append(got, fmt.Sprintf("%s %d %v %d", e.Name, e.Time.Unix()-begin.Unix(), e.Interval, len(e.Flows)))
+	}
+	if want := "NetworkActivity 5 0s 2; Heartbeat 6 0s 0; NetworkActivity 7200 2h0m0s 1; NetworkActivity 7200 1h59m59s 1"; strings.Join(got, "; ") != want {
+		t.Errorf("got  %s\nwant %s", strings.Join(got, "; "), want)
+	}
+}
+
 func TestMergePatch(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)

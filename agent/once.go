@@ -49,7 +49,7 @@ func Once(ctx context.Context, sources []Source, settings config.Settings, watch
 			taking, cancel := context.WithTimeout(ctx, snapshotTime)
 			seen, err := s.Snapshot.Take(taking)
 			cancel()
-			add(s.Name, seen, err)
+			add(s.Name, told(s.Name, seen, err), err)
 		}
 	}
 	wg.Wait()

@@ -106,18 +106,28 @@ func (a *Agent) serveStatus(ctx context.Context, ln net.Listener) {
 		}
 		wg.Go(func() {
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(statusTime))
-			_ = json.NewEncoder(c).Encode(a.Status()) // who left does not want it
+			a.answer(ctx, c)
 		})
 	}
 }
 
-// ErrNotRunning is returned by ReadStatus when no agent runs in the folder.
+// ErrNotRunning is returned by ReadStatus and Flush when no agent runs in the folder.
 var ErrNotRunning = errors.New("no agent runs in this state folder")
 
 // ReadStatus asks the agent that runs in a state folder.
 func ReadStatus(dir string) (Status, error) {
-	var s Status
+	a, err := ask(dir, "", statusTime)
+	return a.Status, err
+}
+
+// answer is what the socket says.
+type answer struct {
+	Status
+	Refused string `json:"refused,omitempty"`
+}
+
+// ask sends a line and reads the answer.
+func ask(dir, line string, wait time.Duration) (s answer, err error) {
 	c, err := net.DialTimeout("unix", socketPath(dir), statusTime)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return s, ErrNotRunning
@@ -126,7 +136,10 @@ func ReadStatus(dir string) (Status, error) {
 		return s, fmt.Errorf("the agent cannot be asked: %w", err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(statusTime))
+	_ = c.SetDeadline(time.Now().Add(wait))
+	if _, err := io.WriteString(c, line+"\n"); err != nil {
+		return s, fmt.Errorf("the agent cannot be asked: %w", err)
+	}
 	if err := json.NewDecoder(io.LimitReader(c, 1<<20)).Decode(&s); err != nil {
 		return s, fmt.Errorf("the agent's answer cannot be read: %w", err)
 	}

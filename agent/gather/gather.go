@@ -51,6 +51,7 @@ func (c *Cache) Add(o collect.Observation) {
 	own := o
 	if o.Flow != nil {
 		own.Flow = new(*o.Flow)
+		own.Flow.First, own.Flow.Last = o.Time, o.Time
 	}
 	if o.Check != nil {
 		own.Check = new(*o.Check)
@@ -92,14 +93,16 @@ func size(o *collect.Observation) int {
 	return n
 }
 
-// merge adds o to an equal observation: hits and bytes are summed, and the rest stays as it was first seen.
+// merge adds o to an equal observation: hits and bytes are summed, and the rest stays as it was first seen. Of a flow, which is seen
+// again as long as it grows, only its own hits are connections.
 func merge(into, o *collect.Observation) {
 	into.Hits = uint32(min(uint64(into.Hits)+uint64(o.Hits), math.MaxUint32))
 	if into.Flow != nil && o.Flow != nil {
 		into.Flow.BytesIn += o.Flow.BytesIn
 		into.Flow.BytesOut += o.Flow.BytesOut
-		if o.Flow.Last.After(into.Flow.Last) {
-			into.Flow.Last = o.Flow.Last
+		into.Flow.Hits += o.Flow.Hits
+		if o.Time.After(into.Flow.Last) {
+			into.Flow.Last = o.Time
 		}
 	}
 }
@@ -127,11 +130,8 @@ func (c *Cache) Len() int {
 	return c.order.Len()
 }
 
-// count writes an observation's hits into what it is of.
+// count writes an observation's hits into what it is of, but for flows.
 func count(o *collect.Observation) {
-	if o.Flow != nil {
-		o.Flow.Hits = uint64(o.Hits)
-	}
 	switch it := o.Item.(type) {
 	case secmsg.Process:
 		it.HitCount = o.Hits

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vauban-iot/vauban/agent/collect"
 	"github.com/vauban-iot/vauban/wire/secmsg"
@@ -18,10 +19,12 @@ func process(key, command string, hits uint32) collect.Observation {
 func TestCache_Counts(t *testing.T) {
 	t.Parallel()
 	c := New(10, false)
-	f := secmsg.Flow{BytesIn: 1, BytesOut: 2}
-	o := collect.Observation{Event: "NetworkActivity", Key: "5", Flow: &f}
+	f := secmsg.Flow{BytesIn: 1, BytesOut: 2, Hits: 1}
+	first := time.Unix(1700000000, 0)
+	o := collect.Observation{Event: "NetworkActivity", Key: "5", Time: first, Flow: &f}
 	c.Add(o)
-	f.BytesIn, f.BytesOut = 10, 20
+	f.BytesIn, f.BytesOut, f.Hits = 10, 20, 0 // it goes on: it is no other connection
+	o.Time = first.Add(time.Hour)
 	c.Add(o)
 	f.BytesIn = 1000 // nothing of it was kept
 	c.Add(process("a", "first", 0))
@@ -33,7 +36,7 @@ func TestCache_Counts(t *testing.T) {
 	if len(all) != 5 || dropped != 0 {
 		t.Fatalf("%d observations, %d dropped", len(all), dropped)
 	}
-	if got := all[0].Flow; got.BytesIn != 11 || got.BytesOut != 22 || got.Hits != 2 {
+	if got := all[0].Flow; got.BytesIn != 11 || got.BytesOut != 22 || got.Hits != 1 || !got.First.Equal(first) || got.Last.Sub(first) != time.Hour {
 		t.Errorf("flow %+v", got)
 	}
 	if got := all[1].Item.(secmsg.Process); got.CommandLine != "first" || got.HitCount != 5 || all[1].Hits != 5 {

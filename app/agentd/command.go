@@ -82,7 +82,7 @@ Start with:  ` + name + ` check-config
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(runCommand(name, version), onceCommand(name, version), statusCommand(name), checkCommand(name), baselineCommand(name))
+	root.AddCommand(runCommand(name, version), onceCommand(name, version), statusCommand(name), flushCommand(name), checkCommand(name), baselineCommand(name))
 	return root
 }
 
@@ -207,14 +207,9 @@ func statusCommand(name string) *cobra.Command {
 			if err := f.check(); err != nil {
 				return err
 			}
-			dir := f.state
-			if dir == "" {
-				dir = DefaultState
-				if file, err := f.load(); err == nil {
-					dir = file.StateDir
-				} else if f.config != "" {
-					return err
-				}
+			dir, err := f.folder()
+			if err != nil {
+				return err
 			}
 			s, err := agent.ReadStatus(dir)
 			if err != nil {
@@ -224,6 +219,58 @@ func statusCommand(name string) *cobra.Command {
 				return printJSON(c.OutOrStdout(), s)
 			}
 			return printStatus(c.OutOrStdout(), s)
+		},
+	}
+	f.register(c)
+	return c
+}
+
+// folder is where the running agent's state is.
+func (f *flags) folder() (string, error) {
+	if f.state != "" {
+		return f.state, nil
+	}
+	file, err := f.load()
+	switch {
+	case err == nil:
+		return file.StateDir, nil
+	case f.config != "":
+		return "", err
+	}
+	return DefaultState, nil
+}
+
+func flushCommand(name string) *cobra.Command {
+	var f flags
+	c := &cobra.Command{
+		Use:   "flush [COLLECTOR...]",
+		Short: "Make the running agent look now, and send what it sees",
+		Long: `Make the running agent look now, rather than when the intervals of its twin end, and send what it
+sees. It returns when all of it is in the queue on disk. Without names all collectors look; status
+lists them.`,
+		Example: "  " + name + " flush\n  " + name + " flush ListeningPorts Process --config agent.toml",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, names []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			dir, err := f.folder()
+			if err != nil {
+				return err
+			}
+			s, err := agent.Flush(dir, names...)
+			if err != nil {
+				return fmt.Errorf("%s: %w", dir, err)
+			}
+			if f.output == "json" {
+				return printJSON(c.OutOrStdout(), s)
+			}
+			where := "connected to " + s.Hub
+			if !s.Connected {
+				where = "not connected: " + s.ConnectionError
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "Looked; %d messages wait to be sent (%s)\n", s.Queued, where)
+			return err
 		},
 	}
 	f.register(c)
