@@ -82,7 +82,7 @@ Start with:  ` + name + ` check-config
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(runCommand(name, version), onceCommand(name, version), statusCommand(name), flushCommand(name), checkCommand(name), baselineCommand(name))
+	root.AddCommand(runCommand(name, version), onceCommand(name, version), statusCommand(name), flushCommand(name), pamCommand(name), checkCommand(name), baselineCommand(name))
 	return root
 }
 

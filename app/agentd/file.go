@@ -72,6 +72,7 @@ type Hub struct {
 type Collect struct {
 	SBoMDirectories []string `toml:"sbom_directories"` // with CycloneDX or SPDX files
 	AgentType       string   `toml:"agent_type"`       // Standalone (default) or Edge
+	VirtualCards    bool     `toml:"virtual_cards"`    // network cards made by software, as a container's, are told of, too
 }
 
 // maxFile bounds files that are read here.

@@ -45,7 +45,7 @@ func sources(f *File, version string, log *slog.Logger) func(config.Settings) []
 				network.New(network.Config{Devices: interfaces(s.NetworkDevices)}), &dns.Watcher{},
 			}},
 			{Name: config.Login, Watcher: login.New(login.Config{PAM: s.LoginUsePAM})},
-			{Name: config.Peripheral, Watcher: peripheral.New(peripheral.Config{})},
+			{Name: config.Peripheral, Watcher: peripheral.New(peripheral.Config{Virtual: f.Collect.VirtualCards})},
 			{Name: config.ListeningPorts, Snapshot: &ports.Snapshot{}},
 			{Name: config.LocalUsers, Snapshot: &users.Snapshot{}},
 			{Name: config.FirewallConfiguration, Snapshot: &firewall.Snapshot{}},
