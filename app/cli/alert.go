@@ -46,7 +46,7 @@ func callList(c *cobra.Command, r *remote, path string, query url.Values, into a
 }
 
 func alertList() *cobra.Command {
-	var device, kind, status, severity string
+	var device, kind, status, severity, group string
 	var limit int
 	c := &cobra.Command{
 		Use:   "list",
@@ -59,11 +59,12 @@ func alertList() *cobra.Command {
 	c.Flags().StringVar(&device, "device", "", "only alerts about this device")
 	c.Flags().StringVar(&kind, "type", "", "only alerts of this type, such as IoT_TiConnection")
 	c.Flags().StringVar(&status, "status", "", "only alerts that are open, dismissed, resolved or suppressed")
+	c.Flags().StringVar(&group, "group", "", "only alerts about devices of this security group")
 	c.Flags().StringVar(&severity, "severity", "", "only alerts of this severity: High, Medium, Low")
 	c.Flags().IntVar(&limit, "limit", 100, "at most this many, 1 to 1000")
 	return apiCommand(c, func(c *cobra.Command, r *remote, _ []string, out output) error {
 		query := url.Values{"limit": {strconv.Itoa(limit)}}
-		for name, value := range map[string]string{"device": device, "type": kind, "status": status, "severity": severity} {
+		for name, value := range map[string]string{"device": device, "type": kind, "status": status, "severity": severity, "group": group} {
 			if value != "" {
 				query.Set(name, value)
 			}

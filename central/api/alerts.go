@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/internal/nonce"
@@ -32,7 +33,12 @@ const (
 
 func (a *API) alerts(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	f := alert.Filter{Device: query.Get("device"), Type: query.Get("type"), Status: alert.Status(query.Get("status")), Severity: alert.Severity(query.Get("severity"))}
+	f := alert.Filter{Device: query.Get("device"), Type: query.Get("type"), Status: alert.Status(query.Get("status")), Severity: alert.Severity(query.Get("severity")), Group: query.Get("group")}
+	if f.Group != "" {
+		if err := group.CheckName(f.Group); err != nil {
+			return err
+		}
+	}
 	if f.Device != "" {
 		if err := iot.ValidateID("device", f.Device); err != nil {
 			return err

@@ -135,6 +135,14 @@ func (c *Console) deviceScreen(id string) load {
 		if err != nil {
 			return screen{}, err
 		}
+		held := heldView{Device: id, Level: d.Containment.String(), Free: true}
+		if d.Containment != registry.Free {
+			h, err := c.cfg.Containment.Containment(ctx, id)
+			if err != nil {
+				return screen{}, err
+			}
+			held = newHeldView(id, h)
+		}
 		v := newDeviceView(d)
 		return screen{
 			Regions: map[string]part{
@@ -143,7 +151,8 @@ func (c *Console) deviceScreen(id string) load {
 				"twin-desired":    newPart("", newTwinView(t.Desired, t.DesiredVersion)),
 				"twin-reported":   newPart("", newTwinView(t.Reported, t.ReportedVersion)),
 				"twin-tags":       newPart("", newTwinView(t.Tags, 0)),
-				"alert-note":      newPart("", len(list)),
+				"alert-note":      newPart("", alertNote{None: len(list) == 0}),
+				"device-held":     newPart("", held),
 			},
 			List: "alert-row", Rows: alertRows(list, false),
 		}, nil
@@ -158,12 +167,22 @@ type identityView struct {
 }
 
 // deviceOf is the device a request is about.
-func deviceOf(r *http.Request) (string, error) {
-	id := r.URL.Query().Get("id")
+func deviceOf(r *http.Request) (string, error) { return idOf(r.URL.Query().Get("id")) }
+
+// idOf is a device's id; what cannot be one is that of no device.
+func idOf(id string) (string, error) {
 	if iot.ValidateID("device", id) != nil {
 		return "", fault.New(fault.NotFound, "There is no such device.")
 	}
 	return id, nil
+}
+
+// absent words the failure of what was not found.
+func absent(err error, words string) error {
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.NotFound, "%s", words)
+	}
+	return err
 }
 
 func (c *Console) devicePage(w http.ResponseWriter, r *http.Request, _ *session) error {

@@ -101,6 +101,12 @@ func TestMarkup_WhatDevicesChooseStaysText(t *testing.T) {
 		w.alerts.raise(a)
 
 		texts := map[string]string{"devices": w.page(t, "/console/devices"), "alerts": w.page(t, "/console/alerts"), "alert": w.page(t, "/console/alert?"+url.Values{"id": {h}}.Encode())}
+		held := registry.Containment{Level: registry.Cut, By: h, Reason: h, Before: &registry.Containment{}}
+		d.Containment = held.Level
+		w.hub.put(d, twin.Twin{Desired: section, Reported: section, Tags: section, ModelID: h})
+		if _, err := w.holds.set(h, held); err != nil {
+			t.Fatal(err)
+		}
 		s, err := w.deviceScreen(h)(t.Context())
 		if err != nil {
 			t.Fatal(err)

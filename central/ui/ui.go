@@ -12,7 +12,6 @@ package ui
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"html/template"
 	"log/slog"
@@ -36,6 +35,9 @@ type Config struct {
 	Devices  Devices
 	Alerts   Alerts
 	Feed     Feed
+
+	Containment Containment
+
 	Version  string           // of the program; may be empty
 	Hostname string           // of the installation
 	Now      func() time.Time // nil: time.Now
@@ -79,8 +81,16 @@ type Console struct {
 
 // New returns a console.
 func New(cfg Config) (*Console, error) {
-	if cfg.Password.IsZero() || cfg.Devices == nil || cfg.Alerts == nil || cfg.Feed == nil || cfg.Hostname == "" {
-		return nil, errors.New("ui: Password, Devices, Alerts, Feed and Hostname are required")
+	for _, r := range []struct {
+		name string
+		set  bool
+	}{
+		{"Password", !cfg.Password.IsZero()}, {"Hostname", cfg.Hostname != ""}, {"Devices", cfg.Devices != nil}, {"Alerts", cfg.Alerts != nil}, {"Feed", cfg.Feed != nil},
+		{"Containment", cfg.Containment != nil},
+	} {
+		if !r.set {
+			return nil, fmt.Errorf("ui: %s is required", r.name)
+		}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -115,7 +125,9 @@ func New(cfg Config) (*Console, error) {
 	mux.Handle("GET "+alertsPath, c.page(c.alertsPage))
 	mux.Handle("GET "+alertsPath+"/stream", c.live(c.alertsStream))
 	mux.Handle("GET "+alertPath, c.page(c.alertPage))
-	mux.Handle("POST "+alertPath, c.page(c.judgeAlert))
+	mux.Handle("POST "+alertPath, c.change(maxForm, c.judgeAlert))
+	mux.Handle("GET "+containPath, c.page(c.containPage))
+	mux.Handle("POST "+containPath, c.change(maxForm, c.contain))
 	mux.Handle("GET /", c.do(func(http.ResponseWriter, *http.Request) error {
 		return fault.New(fault.NotFound, "There is no such page.")
 	}))
@@ -129,6 +141,7 @@ const (
 	devicePath  = "/console/device"
 	alertsPath  = "/console/alerts"
 	alertPath   = "/console/alert"
+	containPath = "/console/contain"
 	signInPath  = "/console/sign-in"
 )
 
@@ -208,7 +221,9 @@ var statuses = map[fault.Kind]int{
 	fault.Invalid:            http.StatusBadRequest,
 	fault.Malformed:          http.StatusBadRequest,
 	fault.Unauthorized:       http.StatusUnauthorized,
+	fault.Forbidden:          http.StatusForbidden,
 	fault.NotFound:           http.StatusNotFound,
+	fault.AlreadyExists:      http.StatusConflict,
 	fault.QuotaExceeded:      http.StatusForbidden,
 	fault.PreconditionFailed: http.StatusPreconditionFailed,
 	fault.TooLarge:           http.StatusRequestEntityTooLarge,
@@ -217,13 +232,20 @@ var statuses = map[fault.Kind]int{
 	fault.Timeout:            http.StatusGatewayTimeout,
 }
 
+// statusOf is the status of a failure; ok tells whether the reader may know why.
+func statusOf(err error) (status int, ok bool) {
+	if status, ok = statuses[fault.KindOf(err)]; ok {
+		return status, true
+	}
+	return http.StatusInternalServerError, false
+}
+
 func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // the reader left
 	}
-	status, ok := statuses[fault.KindOf(err)]
+	status, ok := statusOf(err)
 	if !ok {
-		status = http.StatusInternalServerError
 		c.log.Error("page failed", "path", r.URL.Path, "err", err)
 	}
 	message := fault.Public(err)

@@ -137,6 +137,7 @@ type Filter struct {
 	Status   Status
 	Severity Severity
 	OfHub    bool      // only alerts about the hub itself
+	Group    string    // only alerts about devices that are in this security group now
 	From, To time.Time // of FirstSeen, both inclusive
 	After    uint64    // only alerts with a greater sequence
 	Before   uint64    // only alerts with a smaller sequence

@@ -185,6 +185,13 @@ func (s *Store) Alerts(ctx context.Context, f alert.Filter) ([]alert.Alert, erro
 	if f.OfHub {
 		where = append(where, "device = ''")
 	}
+	if f.Group != "" {
+		in, err := member(q, "alerts.device", f.Group)
+		if err != nil {
+			return nil, err
+		}
+		where = append(where, "device <> ''", in)
+	}
 	if !f.From.IsZero() {
 		where = append(where, "first_seen >= "+q.arg(micros(f.From)))
 	}

@@ -3,10 +3,12 @@ package storagetest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/defender/window"
 	"github.com/vauban-iot/vauban/fault"
@@ -66,6 +68,29 @@ func AlertLives(t *testing.T, open Open) {
 		for f, want := range map[alert.Filter]int{{}: 2, {Type: "IoT_A"}: 1, {Severity: alert.Low}: 2, {Severity: alert.High}: 0, {Status: alert.Open}: 2, {Status: alert.Dismissed}: 0} {
 			if got := len(must(s.Alerts(t.Context(), f))(t)); got != want {
 				t.Errorf("%+v lists %d, want %d", f, got, want)
+			}
+		}
+	})
+
+	t.Run("lists by the security group that a device is in now", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		for id, tags := range map[string]string{"in": `{"SecurityGroup":"plant ☂"}`, "out": `{"SecurityGroup":"plant"}`, "untagged": "", "odd": `{"SecurityGroup":7}`} {
+			tw := twin.New(iot.ID{Device: id})
+			if tags != "" {
+				tw.Tags = json.RawMessage(tags)
+			}
+			ok(t, s.Create(ctx, device(id), tw))
+			raise(t, s, sample(id, "IoT_A", id, "i", 0))
+		}
+		raise(t, s, sample("hub", "IoT_A", "", "i", 0))
+		for name, want := range map[string][]string{"plant ☂": {"in"}, "plant": {"out"}, "Plant": nil, group.Default: {"odd", "untagged"}} {
+			var got []string
+			for _, a := range must(s.Alerts(ctx, alert.Filter{Group: name, Type: "IoT_A"}))(t) {
+				got = append(got, a.ID)
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s lists %q, want %q", name, got, want)
 			}
 		}
 	})

@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
+import { defender, defenderPages } from "./defender.mjs";
 
 const { CONSOLE_URL, CONSOLE_PASSWORD, CHROMIUM, SCREENSHOTS } = process.env;
 const address = (path) => new URL(path, CONSOLE_URL).href;
@@ -94,7 +95,7 @@ const contrast = () => {
 
 // names returns the controls that a screen reader could not name.
 const names = () =>
-  Array.from(document.querySelectorAll("a, button, input:not([type=hidden]), summary, [tabindex='0']"))
+  Array.from(document.querySelectorAll("a, button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"))
     .filter((el) => !(el.textContent.trim() || el.getAttribute("aria-label") || el.getAttribute("aria-labelledby") || el.labels?.length))
     .map((el) => el.outerHTML);
 
@@ -222,14 +223,16 @@ try {
   await live(page);
   await shoot(page, "alerts");
 
+  await defender({ page, ask, address, shoot, live, step, device });
+
   step("dark, and on a phone");
   for (const colorScheme of ["light", "dark"]) {
     for (const [size, width] of [["wide", 1280], ["phone", 320]]) {
       await page.emulateMedia({ colorScheme });
       await page.setViewportSize({ width, height: 720 });
-      for (const [name, path] of [["devices", "/console/devices"], ["device", `/console/device?id=${encodeURIComponent(device)}`], ["alerts", "/console/alerts"]]) {
+      for (const [name, path] of [["devices", "/console/devices"], ["device", `/console/device?id=${encodeURIComponent(device)}`], ["alerts", "/console/alerts"], ...defenderPages(device)]) {
         await page.goto(address(path));
-        await live(page);
+        if (await page.locator("html[data-stream]").count()) await live(page);
         if (name === "device") {
           await ask({ do: "telemetry", body: JSON.stringify({ temperature: 21.5, humidity: 40.25, state: "running" }), count: 2, properties: { level: "info", line: "2" } });
           await messages.nth(1).waitFor();
