@@ -180,7 +180,7 @@ func recommendationTypes() *cobra.Command {
 	}
 	return apiCommand(c, func(c *cobra.Command, r *remote, _ []string, out output) error {
 		var list struct {
-			Types []api.RecommendationType `json:"recommendationTypes"`
+			Types []posture.TypeState `json:"recommendationTypes"`
 		}
 		if err := callList(c, r, recommendationTypesPath, nil, &list); err != nil {
 			return err

@@ -71,7 +71,7 @@ func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web,
 		return nil, err
 	}
 	w.console, err = ui.New(ui.Config{
-		Password: n.settings.password, Devices: n.hub, Alerts: n.State, Feed: n.feed, Containment: n.hub,
+		Password: n.settings.password, Devices: n.hub, Alerts: n.State, Feed: n.feed, Containment: n.hub, Recommendations: n.posture,
 		Version: n.cfg.Version, Hostname: n.cfg.Hostname, Logger: n.log,
 	})
 	return w, err

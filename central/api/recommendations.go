@@ -82,14 +82,6 @@ func (a *API) recommendation(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, one)
 }
 
-// RecommendationType is a type with what stands of it.
-type RecommendationType struct {
-	posture.Type
-	Enabled bool `json:"enabled"`
-	Devices int  `json:"devices"` // that it is active for
-	Hub     bool `json:"hub"`     // it is active for the hub
-}
-
 func (a *API) recommendationTypes(w http.ResponseWriter, r *http.Request) error {
 	disabled, err := a.cfg.Recommendations.Disabled(r.Context())
 	if err != nil {
@@ -99,28 +91,7 @@ func (a *API) recommendationTypes(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	list := posture.Types()
-	for name := range disabled {
-		if posture.Family(name) != name { // a single check that is disabled
-			list = append(list, posture.Lookup(name))
-		}
-	}
-	slices.SortFunc(list, func(a, b posture.Type) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	all := make([]RecommendationType, len(list))
-	for i, t := range list {
-		all[i] = RecommendationType{Type: t, Enabled: !disabled.Has(t.Name)}
-		for _, y := range totals.Tallies {
-			if y.Type == t.Name {
-				all[i].Devices, all[i].Hub = y.Devices, y.HubTakes > 0
-			}
-		}
-	}
-	return writeJSON(w, http.StatusOK, map[string][]RecommendationType{"recommendationTypes": all})
+	return writeJSON(w, http.StatusOK, map[string][]posture.TypeState{"recommendationTypes": posture.States(disabled, totals)})
 }
 
 // Switch is the body of PUT /api/recommendation-types/{name}.

@@ -75,9 +75,9 @@ func TestRecommendations(t *testing.T) {
 	w.recommended.totals = posture.Totals{Devices: 2, Unhealthy: 1, Lost: 12, Tallies: []posture.Tally{
 		{Type: posture.Baseline, Severity: alert.Medium, Devices: 1, Weight: 12}, {Type: posture.IPFilterDenyAll, Severity: alert.Medium, HubTakes: 12},
 	}}
-	var kinds struct{ RecommendationTypes []RecommendationType }
+	var kinds struct{ RecommendationTypes []posture.TypeState }
 	w.decode(t, 200, "GET", "/api/recommendation-types", "", &kinds)
-	seen := map[string]RecommendationType{}
+	seen := map[string]posture.TypeState{}
 	for _, k := range kinds.RecommendationTypes {
 		seen[k.Name] = k
 	}

@@ -126,12 +126,17 @@ type deviceBody struct {
 const alertsOfDevice = 20
 
 func (c *Console) deviceScreen(id string) load {
+	posture := &cached[hygieneView]{fetch: func(ctx context.Context) (hygieneView, error) { return c.hygieneOf(ctx, id) }}
 	return func(ctx context.Context) (screen, error) {
 		d, t, err := c.cfg.Devices.Twin(ctx, iot.ID{Device: id})
 		if err != nil {
 			return screen{}, err
 		}
 		list, err := c.cfg.Alerts.Alerts(ctx, alertFilter(id))
+		if err != nil {
+			return screen{}, err
+		}
+		hygiene, err := posture.get(ctx)
 		if err != nil {
 			return screen{}, err
 		}
@@ -153,6 +158,7 @@ func (c *Console) deviceScreen(id string) load {
 				"twin-tags":       newPart("", newTwinView(t.Tags, 0)),
 				"alert-note":      newPart("", alertNote{None: len(list) == 0}),
 				"device-held":     newPart("", held),
+				"device-hygiene":  newPart("", hygiene),
 			},
 			List: "alert-row", Rows: alertRows(list, false),
 		}, nil

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/iot"
@@ -37,7 +38,7 @@ var hostile = []string{
 // The only elements and attributes of our templates. What is not here came from elsewhere.
 var (
 	elements = strings.Fields(`html head meta title link script body a header div nav form button svg path span main footer h1 h2 h3 p
-		noscript label input table thead tbody tr th td dl dt dd time pre code bdi ol ul li section details summary strong img select option`)
+		noscript label input table thead tbody tr th td dl dt dd time pre code bdi br ol ul li section details summary strong img select option`)
 	attributes = strings.Fields(`lang charset name content rel type href src defer class id tabindex action method value selected for maxlength required autofocus hidden
 		autocomplete autocapitalize spellcheck role scope datetime viewbox width height fill d focusable alt data-stream data-region data-v data-list data-key
 		data-label data-news data-live data-live-text data-pause data-say data-filter data-messages data-messages-empty data-lost
@@ -100,7 +101,12 @@ func TestMarkup_WhatDevicesChooseStaysText(t *testing.T) {
 		}
 		w.alerts.raise(a)
 
+		w.hygiene.list = []posture.Recommendation{{ID: h, Type: h, Device: h, Module: h, Severity: alert.Severity(h), Title: h, Description: h, Remediation: []string{h}, State: posture.Active, Data: value}}
+		w.hygiene.totals = posture.Totals{Devices: 1, Unhealthy: 1, Tallies: []posture.Tally{{Type: h, Severity: alert.Severity(h), Devices: 1, Weight: 1, HubTakes: 1}}}
+
 		texts := map[string]string{"devices": w.page(t, "/console/devices"), "alerts": w.page(t, "/console/alerts"), "alert": w.page(t, "/console/alert?"+url.Values{"id": {h}}.Encode())}
+		texts["hygiene"] = w.page(t, "/console/recommendations")
+		texts["recommendation"] = w.page(t, at("/console/recommendation", url.Values{"id": {h}}))
 		held := registry.Containment{Level: registry.Cut, By: h, Reason: h, Before: &registry.Containment{}}
 		d.Containment = held.Level
 		w.hub.put(d, twin.Twin{Desired: section, Reported: section, Tags: section, ModelID: h})

@@ -22,6 +22,7 @@ import (
 
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
@@ -36,7 +37,8 @@ type Config struct {
 	Alerts   Alerts
 	Feed     Feed
 
-	Containment Containment
+	Containment     Containment
+	Recommendations Recommendations
 
 	Version  string           // of the program; may be empty
 	Hostname string           // of the installation
@@ -77,6 +79,7 @@ type Console struct {
 	streams  atomic.Int32 // that are open
 	fleet    *cached[fleet]
 	recent   *cached[[]alert.Alert]
+	totals   *cached[posture.Totals] // of the fleet
 }
 
 // New returns a console.
@@ -86,7 +89,7 @@ func New(cfg Config) (*Console, error) {
 		set  bool
 	}{
 		{"Password", !cfg.Password.IsZero()}, {"Hostname", cfg.Hostname != ""}, {"Devices", cfg.Devices != nil}, {"Alerts", cfg.Alerts != nil}, {"Feed", cfg.Feed != nil},
-		{"Containment", cfg.Containment != nil},
+		{"Containment", cfg.Containment != nil}, {"Recommendations", cfg.Recommendations != nil},
 	} {
 		if !r.set {
 			return nil, fmt.Errorf("ui: %s is required", r.name)
@@ -102,6 +105,9 @@ func New(cfg Config) (*Console, error) {
 	c.fleet = &cached[fleet]{fetch: c.loadFleet}
 	c.recent = &cached[[]alert.Alert]{fetch: func(ctx context.Context) ([]alert.Alert, error) {
 		return c.cfg.Alerts.Alerts(ctx, alert.Filter{Limit: alertsPerPage})
+	}}
+	c.totals = &cached[posture.Totals]{fetch: func(ctx context.Context) (posture.Totals, error) {
+		return c.cfg.Recommendations.Totals(ctx, posture.Whole{})
 	}}
 	var err error
 	if c.assets, err = loadAssets(); err != nil {
@@ -128,6 +134,10 @@ func New(cfg Config) (*Console, error) {
 	mux.Handle("POST "+alertPath, c.change(maxForm, c.judgeAlert))
 	mux.Handle("GET "+containPath, c.page(c.containPage))
 	mux.Handle("POST "+containPath, c.change(maxForm, c.contain))
+	mux.Handle("GET "+recommendationsPath, c.page(c.recommendationsPage))
+	mux.Handle("GET "+recommendationPath, c.page(c.recommendationPage))
+	mux.Handle("GET "+recommendationTypesPath, c.page(c.recommendationTypesPage))
+	mux.Handle("POST "+recommendationTypesPath, c.change(maxForm, c.switchRecommendationType))
 	mux.Handle("GET /", c.do(func(http.ResponseWriter, *http.Request) error {
 		return fault.New(fault.NotFound, "There is no such page.")
 	}))
@@ -142,7 +152,12 @@ const (
 	alertsPath  = "/console/alerts"
 	alertPath   = "/console/alert"
 	containPath = "/console/contain"
-	signInPath  = "/console/sign-in"
+
+	recommendationsPath     = "/console/recommendations"
+	recommendationPath      = "/console/recommendation"
+	recommendationTypesPath = "/console/recommendation-types"
+
+	signInPath = "/console/sign-in"
 )
 
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }

@@ -24,6 +24,7 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
@@ -213,6 +214,63 @@ func (s *holds) ContainmentEffect(_ context.Context, device string, to registry.
 	return registry.Effect{Device: device, To: to, Sessions: slices.Repeat([]string{device + "/module"}, 30), Refused: []string{"direct methods"}, Allowed: []string{"telemetry"}, Waiting: 2, Below: 3, BelowConnected: 1}, nil
 }
 
+// hygiene is a store of recommendations in memory, the last changed first.
+type hygiene struct {
+	mu       sync.Mutex
+	list     []posture.Recommendation
+	totals   posture.Totals
+	disabled posture.Disabled
+	asked    []posture.Filter
+}
+
+func (s *hygiene) Recommendations(_ context.Context, f posture.Filter) ([]posture.Recommendation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, f)
+	var found []posture.Recommendation
+	for _, r := range s.list {
+		if (f.Device == "" || f.Device == r.Device) && (f.State == "" || f.State == r.State) && (f.Type == "" || f.Type == r.Type) && (!f.Hub || r.Device == "") &&
+			(f.Before == 0 || r.Sequence < f.Before) && len(found) < f.Limit {
+			found = append(found, r)
+		}
+	}
+	return found, nil
+}
+
+func (s *hygiene) Recommendation(_ context.Context, id string) (posture.Recommendation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.list {
+		if r.ID == id {
+			return r, nil
+		}
+	}
+	return posture.Recommendation{}, fault.New(fault.NotFound, "no such recommendation")
+}
+
+func (s *hygiene) Totals(context.Context, posture.Whole) (posture.Totals, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.totals, nil
+}
+
+func (s *hygiene) Disabled(context.Context) (posture.Disabled, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.disabled), nil
+}
+
+func (s *hygiene) Enable(_ context.Context, enabled bool, _ time.Time, names ...string) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range names {
+		if delete(s.disabled, n); !enabled {
+			s.disabled[n] = true
+		}
+	}
+	return 2, nil
+}
+
 // log is a telemetry log in memory with one reader.
 type log struct {
 	mu sync.Mutex
@@ -275,6 +333,8 @@ type world struct {
 	clock  *clock
 	intake *telemetry.Intake
 	logged *lockedBuffer
+
+	hygiene *hygiene
 }
 
 type lockedBuffer struct {
@@ -302,10 +362,11 @@ func newWorld(t testing.TB) *world {
 		hub:    &hub{devices: make(map[string]registry.Identity), twins: make(map[string]twin.Twin)},
 		alerts: &alerts{}, clock: &clock{at: time.Date(2026, 11, 2, 10, 0, 0, 0, time.UTC)}, intake: telemetry.NewIntake(l, nil), logged: &lockedBuffer{},
 	}
+	w.hygiene = &hygiene{disabled: posture.Disabled{}}
 	w.holds = &holds{hub: w.hub, all: make(map[string]registry.Containment)}
 	var err error
 	w.Console, err = New(Config{
-		Password: secret.New([]byte(password)), Devices: w.hub, Alerts: w.alerts, Feed: feed, Containment: w.holds, Version: "1.2.3", Hostname: "hub.example",
+		Password: secret.New([]byte(password)), Devices: w.hub, Alerts: w.alerts, Feed: feed, Containment: w.holds, Recommendations: w.hygiene, Version: "1.2.3", Hostname: "hub.example",
 		Now: w.clock.now, Logger: slog.New(slog.NewTextHandler(w.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
@@ -396,7 +457,9 @@ func text(t testing.TB, page string) string {
 
 var (
 	livePages      = []string{"/console/devices", "/console/device?id=lamp", "/console/alerts", "/console/alerts?status=open"}
-	pagesOfConsole = append([]string{"/console/contain?device=lamp", "/console/contain?device=lamp&level=cut"}, livePages...)
+	pagesOfConsole = append([]string{
+		"/console/contain?device=lamp", "/console/contain?device=lamp&level=cut", "/console/recommendations", "/console/recommendation-types",
+	}, livePages...)
 )
 
 func TestConsole_StrangersSeeNothing(t *testing.T) {

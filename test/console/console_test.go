@@ -193,6 +193,8 @@ func (v *installation) carryOut(ctx context.Context, r request) (answer map[stri
 		err = wait(v.mqtt.Publish("$iothub/twin/PATCH/properties/reported/?$rid="+strconv.Itoa(v.rid), 0, false, r.Body))
 	case "security":
 		err = v.publish([]bag.Property{{Name: "mti", Value: "2.3-1-0-0"}, {Name: "$.ifid", Value: iot.SecurityInterface}}, flow(), 1)
+	case "agent": // a security message in JSON
+		err = v.publish([]bag.Property{{Name: "$.ifid", Value: iot.SecurityInterface}}, []byte(r.Body), 1)
 	case "disconnect":
 		v.mqtt.Disconnect(100)
 	case "delete":
