@@ -368,9 +368,10 @@ func outage(t *testing.T, g *guard) {
 	begin(0, 20)
 	g.kill()
 	g.start()
-	if s := g.status(); s.Queued == 0 || s.Connected {
-		t.Errorf("after kill -9: %d messages wait, connected %t", s.Queued, s.Connected)
-	}
+	eventually(t, "the queue, after kill -9", func() bool {
+		s := g.status()
+		return s.Queued > 0 && !s.Connected
+	})
 	begin(20, 40)
 	g.Start()
 	g.connect()

@@ -55,7 +55,9 @@ func TestVauban_TriggersOfTheFirstAgents(t *testing.T) {
 	}
 	c.Publish(topic, started("/bin/sh", `sh -c "echo cpuminer-multi; true"`))
 	c.Publish(topic, started("/usr/bin/nmap", "nmap 10.0.0.1"))
-	eventually(t, "another alert", func() bool { return len(alerts(alert.Open)) == 1 && alerts(alert.Open)[0].Type == "IoT_KnownAttackTools" })
+	eventually(t, "another alert", func() bool {
+		return len(alerts(alert.Open)) == 1 && alerts(alert.Open)[0].Type == "IoT_KnownAttackTools"
+	})
 	if held := alerts(alert.Suppressed); len(held) != 1 || held[0].Count != 2 {
 		t.Errorf("held back: %+v", held)
 	}

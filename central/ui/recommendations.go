@@ -194,7 +194,8 @@ func (c *Console) recommendationsPage(w http.ResponseWriter, r *http.Request, _ 
 	body := recommendationsBody{Filter: chosen, Types: posture.Types(), First: before == 0, Of: "The fleet"}
 	if body.First {
 		of := posture.Whole{Device: chosen.Device, Group: chosen.Group}
-		totals, err := posture.Totals{}, error(nil)
+		var totals posture.Totals
+		var err error
 		if of == (posture.Whole{}) {
 			totals, err = c.totals.get(r.Context())
 		} else {
