@@ -37,7 +37,7 @@ func TestAgent_EndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the agent and needs root for namespaces: run without -short")
 	}
-	// DEF-39 with cmd/vauban-agent.TestCrossBuild, which builds for the other processors.
+	// DEF-39 with cmd/vauban-agent.TestCrossBuild, which builds for the other processors, and gather.TestCache_EvictsTheOldest.
 	conform.Covers(t, "DEF-18", "DEF-19", "DEF-30", "DEF-39")
 	m := newMachine(t, newWorld(t))
 	static(t, m.bin)

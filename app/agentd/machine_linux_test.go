@@ -83,6 +83,7 @@ echo ready; exec cat`, "sh", m.path("over"))
 	m.pid = strconv.Itoa(c.Process.Pid)
 	l := m.pair.There.Listen(t, "tcp4", net.JoinHostPort(m.pair.There.IPv4, "0"))
 	m.hub = l.Addr().String()
+	hub := w.Address(w.Ports.MQTT) // which stays when the hub starts anew
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
 	t.Cleanup(func() { l.Close() })
@@ -92,7 +93,7 @@ echo ready; exec cat`, "sh", m.path("over"))
 			if err != nil {
 				return
 			}
-			wg.Go(func() { splice(c, w.Address(w.Ports.MQTT)) })
+			wg.Go(func() { splice(c, hub) })
 		}
 	})
 	return m
