@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -64,6 +65,20 @@ func New(t testing.TB) Pair {
 				}
 			}
 			return nil
+		})
+	}
+	// A cable that was plugged in a moment ago drops what is sent, until the kernel has noticed both ends.
+	for _, n := range []Namespace{p.Here, p.There} {
+		n.Do(t, func() error {
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				l, err := netlink.LinkByName("eth0")
+				if err != nil || l.Attrs().OperState == netlink.OperUp {
+					return err
+				}
+				if time.Now().After(end) {
+					return fmt.Errorf("eth0 is %v", l.Attrs().OperState)
+				}
+			}
 		})
 	}
 	return p
