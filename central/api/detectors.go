@@ -6,17 +6,13 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/vauban-iot/vauban/defender/behaviour"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/head/rest"
 )
 
 // Detector is a detector of behaviour, and whether it is on.
-type Detector struct {
-	Name    string   `json:"name"`
-	Title   string   `json:"title"`
-	Types   []string `json:"alertTypes"` // that it raises
-	Enabled bool     `json:"enabled"`
-}
+type Detector = behaviour.State
 
 // DetectorStore keeps which detectors are on.
 type DetectorStore interface {

@@ -13,7 +13,7 @@ import (
 type detectorStore struct{ off map[string]bool }
 
 func (s *detectorStore) Detectors(context.Context) ([]Detector, error) {
-	return []Detector{{"scan", "Scans", []string{"IoT_NetworkScan"}, !s.off["scan"]}, {"flood", "Floods", []string{"IoT_DenialOfService"}, !s.off["flood"]}}, nil
+	return []Detector{{Name: "scan", Title: "Scans", Types: []string{"IoT_NetworkScan"}, Enabled: !s.off["scan"]}, {Name: "flood", Title: "Floods", Types: []string{"IoT_DenialOfService"}, Enabled: !s.off["flood"]}}, nil
 }
 
 func (s *detectorStore) SwitchDetector(_ context.Context, name string, enabled bool) error {

@@ -11,6 +11,11 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/baseline"
+	"github.com/vauban-iot/vauban/defender/group"
+	"github.com/vauban-iot/vauban/defender/intel"
+	"github.com/vauban-iot/vauban/defender/intel/feed"
+	"github.com/vauban-iot/vauban/defender/intel/format"
 	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
@@ -38,11 +43,11 @@ var hostile = []string{
 // The only elements and attributes of our templates. What is not here came from elsewhere.
 var (
 	elements = strings.Fields(`html head meta title link script body a header div nav form button svg path span main footer h1 h2 h3 p
-		noscript label input table thead tbody tr th td dl dt dd time pre code bdi br ol ul li section details summary strong img select option`)
+		noscript label input table thead tbody tr th td dl dt dd time pre code bdi br ol ul li section details summary strong img select option textarea`)
 	attributes = strings.Fields(`lang charset name content rel type href src defer class id tabindex action method value selected for maxlength required autofocus hidden
 		autocomplete autocapitalize spellcheck role scope datetime viewbox width height fill d focusable alt data-stream data-region data-v data-list data-key
 		data-label data-news data-live data-live-text data-pause data-say data-filter data-messages data-messages-empty data-lost
-		aria-label aria-labelledby aria-current aria-hidden aria-describedby`)
+		aria-label aria-labelledby aria-current aria-hidden aria-describedby inputmode checked rows open download enctype accept`)
 )
 
 // inspect fails on markup that our templates do not have. It returns the number of elements.
@@ -105,6 +110,24 @@ func TestMarkup_WhatDevicesChooseStaysText(t *testing.T) {
 		w.hygiene.totals = posture.Totals{Devices: 1, Unhealthy: 1, Tallies: []posture.Tally{{Type: h, Severity: alert.Severity(h), Devices: 1, Weight: 1, HubTakes: 1}}}
 
 		texts := map[string]string{"devices": w.page(t, "/console/devices"), "alerts": w.page(t, "/console/alerts"), "alert": w.page(t, "/console/alert?"+url.Values{"id": {h}}.Encode())}
+		w.feeds.list = []feed.Feed{{Config: feed.Config{Name: h, URL: h, Format: format.Kind(h)}, State: feed.State{Error: h, LastAttempt: time.Now()}}, {Config: feed.Config{Name: h, File: h}, State: feed.State{Warning: h}}}
+		one := intel.Indicator{Value: h, Source: h, Ref: h, Labels: []string{h}}
+		w.feeds.verdict = intel.Verdict{Match: &one, Listed: []intel.Listed{{Indicator: one, Ignored: h}}, Exempt: h}
+		texts["feeds"] = w.page(t, "/console/feeds?value=x")
+		w.sizes = groupSizes{{Name: h, Devices: 2}}
+		texts["groups"] = w.page(t, "/console/groups")
+		if group.CheckName(h) == nil {
+			if _, err := w.groups.Put(t.Context(), h, group.Rules{Deny: []group.DenyRule{{RuleType: group.UserDenied, DisplayName: h, Values: []string{h}}}}); err != nil {
+				t.Fatal(err)
+			}
+			w.baselines.all[h] = baseline.Baseline{
+				Group: h, State: baseline.Proposed, By: h, Entries: []baseline.Entry{{ID: h, Kind: baseline.Process, Name: h, Reason: h, DecidedBy: h, Source: h, Decision: baseline.Held}},
+				Limits: []baseline.Limit{{Measure: h, Reason: h, Decision: baseline.Held}}, MUD: &baseline.Maker{URL: h, SystemInfo: h, Notes: []string{h}}, Learned: &baseline.Summary{Waits: []string{h}},
+			}
+			texts["group"] = w.page(t, at(groupPath, query("name", h)))
+			texts["baseline"] = w.page(t, at(baselinePath, query("group", h)))
+			texts["preview"] = w.page(t, at(baselinePath+"/preview", query("group", h)))
+		}
 		texts["hygiene"] = w.page(t, "/console/recommendations")
 		texts["recommendation"] = w.page(t, at("/console/recommendation", url.Values{"id": {h}}))
 		held := registry.Containment{Level: registry.Cut, By: h, Reason: h, Before: &registry.Containment{}}

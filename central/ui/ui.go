@@ -39,6 +39,12 @@ type Config struct {
 
 	Containment     Containment
 	Recommendations Recommendations
+	Groups          Groups
+	GroupSizes      GroupSizes
+	Privacy         Privacy
+	Baselines       Baselines
+	Intel           Intel
+	Detectors       Detectors
 
 	Version  string           // of the program; may be empty
 	Hostname string           // of the installation
@@ -80,6 +86,7 @@ type Console struct {
 	fleet    *cached[fleet]
 	recent   *cached[[]alert.Alert]
 	totals   *cached[posture.Totals] // of the fleet
+	sizes    *cached[sizes]
 }
 
 // New returns a console.
@@ -90,6 +97,8 @@ func New(cfg Config) (*Console, error) {
 	}{
 		{"Password", !cfg.Password.IsZero()}, {"Hostname", cfg.Hostname != ""}, {"Devices", cfg.Devices != nil}, {"Alerts", cfg.Alerts != nil}, {"Feed", cfg.Feed != nil},
 		{"Containment", cfg.Containment != nil}, {"Recommendations", cfg.Recommendations != nil},
+		{"Groups", cfg.Groups != nil}, {"GroupSizes", cfg.GroupSizes != nil}, {"Privacy", cfg.Privacy != nil}, {"Baselines", cfg.Baselines != nil},
+		{"Intel", cfg.Intel != nil}, {"Detectors", cfg.Detectors != nil},
 	} {
 		if !r.set {
 			return nil, fmt.Errorf("ui: %s is required", r.name)
@@ -106,6 +115,7 @@ func New(cfg Config) (*Console, error) {
 	c.recent = &cached[[]alert.Alert]{fetch: func(ctx context.Context) ([]alert.Alert, error) {
 		return c.cfg.Alerts.Alerts(ctx, alert.Filter{Limit: alertsPerPage})
 	}}
+	c.sizes = &cached[sizes]{fetch: c.loadSizes}
 	c.totals = &cached[posture.Totals]{fetch: func(ctx context.Context) (posture.Totals, error) {
 		return c.cfg.Recommendations.Totals(ctx, posture.Whole{})
 	}}
@@ -138,6 +148,18 @@ func New(cfg Config) (*Console, error) {
 	mux.Handle("GET "+recommendationPath, c.page(c.recommendationPage))
 	mux.Handle("GET "+recommendationTypesPath, c.page(c.recommendationTypesPage))
 	mux.Handle("POST "+recommendationTypesPath, c.change(maxForm, c.switchRecommendationType))
+	mux.Handle("GET "+groupsPath, c.page(c.groupsPage))
+	mux.Handle("GET "+groupPath, c.page(c.groupPage))
+	mux.Handle("POST "+groupPath, c.change(maxRuleForm, c.changeGroup))
+	mux.Handle("GET "+baselinePath, c.page(c.baselinePage))
+	mux.Handle("POST "+baselinePath, c.change(maxBaselineForm, c.changeBaseline))
+	mux.Handle("GET "+baselinePath+"/preview", c.page(c.previewPage))
+	mux.Handle("GET "+baselinePath+"/mud", c.page(c.exportMUD))
+	mux.Handle("POST "+baselinePath+"/mud", c.change(maxMUDForm, c.importMUD))
+	mux.Handle("GET "+feedsPath, c.page(c.feedsPage))
+	mux.Handle("POST "+feedsPath, c.change(maxForm, c.refreshFeed))
+	mux.Handle("GET "+detectorsPath, c.page(c.detectorsPage))
+	mux.Handle("POST "+detectorsPath, c.change(maxForm, c.switchDetector))
 	mux.Handle("GET /", c.do(func(http.ResponseWriter, *http.Request) error {
 		return fault.New(fault.NotFound, "There is no such page.")
 	}))
@@ -156,6 +178,13 @@ const (
 	recommendationsPath     = "/console/recommendations"
 	recommendationPath      = "/console/recommendation"
 	recommendationTypesPath = "/console/recommendation-types"
+
+	groupsPath   = "/console/groups"
+	groupPath    = "/console/group"
+	baselinePath = "/console/baseline"
+
+	feedsPath     = "/console/feeds"
+	detectorsPath = "/console/detectors"
 
 	signInPath = "/console/sign-in"
 )

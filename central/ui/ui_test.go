@@ -24,7 +24,13 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/central/live"
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/defender/baseline"
+	"github.com/vauban-iot/vauban/defender/behaviour"
+	"github.com/vauban-iot/vauban/defender/group"
+	"github.com/vauban-iot/vauban/defender/intel"
+	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/posture"
+	"github.com/vauban-iot/vauban/defender/privacy"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
@@ -271,6 +277,195 @@ func (s *hygiene) Enable(_ context.Context, enabled bool, _ time.Time, names ...
 	return 2, nil
 }
 
+// settings are in memory.
+type settings struct {
+	mu  sync.Mutex
+	all map[string][]byte
+}
+
+func (s *settings) Setting(_ context.Context, name string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[name], nil
+}
+
+func (s *settings) UpdateSetting(_ context.Context, name string, change func([]byte) ([]byte, error)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := change(s.all[name])
+	if err == nil {
+		s.all[name] = v
+	}
+	return err
+}
+
+func (s *settings) SecurityGroups(context.Context, []string) (map[string]string, error) {
+	return nil, nil
+}
+
+// groupSizes are counted already.
+type groupSizes []group.Size
+
+func (s groupSizes) GroupSizes(_ context.Context, limit int) ([]group.Size, int, error) {
+	return s[:min(len(s), limit)], 3, nil
+}
+
+// baselines are those of groups in memory.
+type baselines struct {
+	mu  sync.Mutex
+	all map[string]baseline.Baseline
+	mud []byte
+}
+
+func (s *baselines) Baseline(_ context.Context, name string) (baseline.Baseline, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok := s.all[name]; ok {
+		return b, nil
+	}
+	return baseline.Baseline{}, fault.New(fault.NotFound, "no baseline")
+}
+
+func (s *baselines) State(ctx context.Context, name string) (baseline.State, error) {
+	b, err := s.Baseline(ctx, name)
+	if err != nil {
+		return baseline.Off, nil
+	}
+	return b.State, nil
+}
+
+func (s *baselines) become(ctx context.Context, name, by string, change func(*baseline.Baseline)) (baseline.Baseline, error) {
+	b, err := s.Baseline(ctx, name)
+	if err != nil {
+		return b, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.By = by
+	b.Version++
+	change(&b)
+	s.all[name] = b
+	return b, nil
+}
+
+func (s *baselines) Learn(ctx context.Context, name, by string, t baseline.Terms) (baseline.Baseline, error) {
+	s.mu.Lock()
+	s.all[name] = baseline.Baseline{Group: name}
+	s.mu.Unlock()
+	return s.become(ctx, name, by, func(b *baseline.Baseline) { b.State, b.Terms = baseline.Learning, t })
+}
+
+func (s *baselines) Propose(ctx context.Context, name, by string) (baseline.Baseline, error) {
+	return s.become(ctx, name, by, func(b *baseline.Baseline) { b.State = baseline.Proposed })
+}
+
+func (s *baselines) Enforce(ctx context.Context, name, by string) (baseline.Baseline, error) {
+	return s.become(ctx, name, by, func(b *baseline.Baseline) { b.State = baseline.Enforced })
+}
+
+func (s *baselines) Relax(ctx context.Context, name, by string) (baseline.Baseline, error) {
+	return s.become(ctx, name, by, func(b *baseline.Baseline) { b.State = baseline.Proposed })
+}
+
+func (s *baselines) Edit(ctx context.Context, name, by string, e baseline.Edit) (baseline.Baseline, error) {
+	return s.become(ctx, name, by, func(b *baseline.Baseline) {
+		b.Entries = slices.Clone(b.Entries)
+		for i := range b.Entries {
+			if d, ok := e.Decisions[b.Entries[i].ID]; ok {
+				b.Entries[i].Decision, b.Entries[i].DecidedBy = d, by
+			}
+		}
+		b.Limits = slices.Clone(b.Limits)
+		for i := range b.Limits {
+			for _, l := range e.Limits {
+				if l.Measure == b.Limits[i].Measure {
+					b.Limits[i].Decision = l.Decision
+				}
+			}
+		}
+	})
+}
+
+func (s *baselines) TurnOff(_ context.Context, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, name)
+	return nil
+}
+
+func (s *baselines) Preview(ctx context.Context, name string, days int) (baseline.Preview, error) {
+	b, err := s.Baseline(ctx, name)
+	return baseline.Preview{
+		Group: name, Version: b.Version, Messages: 70, Devices: 4, Alerts: 3 * days, Alerting: 2, Types: map[string]int{alert.BaselinePeer: 3 * days}, Partial: true,
+		Loudest: []baseline.Loud{{Device: name, Alerts: 5}}, Examples: []alert.Alert{{Device: name, Title: name, Description: name}}, Unresolved: []string{name},
+	}, err
+}
+
+func (s *baselines) ImportMUD(ctx context.Context, name, by string, text []byte, merge bool) (baseline.Baseline, error) {
+	s.mu.Lock()
+	s.mud = text
+	s.all[name] = baseline.Baseline{Group: name}
+	s.mu.Unlock()
+	return s.become(ctx, name, by, func(b *baseline.Baseline) {
+		b.State, b.MUD = baseline.Proposed, &baseline.Maker{URL: "https://maker.example/x", Supported: merge}
+	})
+}
+
+func (s *baselines) ExportMUD(ctx context.Context, name, _, _ string) ([]byte, error) {
+	_, err := s.Baseline(ctx, name)
+	return []byte(`{"ietf-mud:mud":{}}`), err
+}
+
+// feeds are those of threat intelligence in memory, and the switches of detectors.
+type feeds struct {
+	mu      sync.Mutex
+	list    []feed.Feed
+	verdict intel.Verdict
+	asked   []string
+	off     map[string]bool
+}
+
+func (s *feeds) Feeds(context.Context) ([]feed.Feed, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list, nil
+}
+
+func (s *feeds) Refresh(_ context.Context, name string, accept bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.list {
+		if s.list[i].Name == name {
+			s.asked = append(s.asked, fmt.Sprint(name, " ", accept))
+			return nil
+		}
+	}
+	return fault.New(fault.NotFound, "there is no feed %q", name)
+}
+
+func (s *feeds) Lookup(value string) (intel.Verdict, error) {
+	if strings.Contains(value, " ") {
+		return intel.Verdict{}, fault.New(fault.Invalid, "%q is no address", value)
+	}
+	return s.verdict, nil
+}
+
+func (s *feeds) Detectors(context.Context) ([]behaviour.State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return []behaviour.State{{Name: "scan", Title: "Scans", Types: []string{alert.NetworkScan}, Enabled: !s.off["scan"]}}, nil
+}
+
+func (s *feeds) SwitchDetector(_ context.Context, name string, enabled bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name != "scan" {
+		return fault.New(fault.NotFound, "there is no detector %q", name)
+	}
+	s.off[name] = !enabled
+	return nil
+}
+
 // log is a telemetry log in memory with one reader.
 type log struct {
 	mu sync.Mutex
@@ -334,7 +529,11 @@ type world struct {
 	intake *telemetry.Intake
 	logged *lockedBuffer
 
-	hygiene *hygiene
+	hygiene   *hygiene
+	groups    *group.Book
+	sizes     groupSizes
+	baselines *baselines
+	feeds     *feeds
 }
 
 type lockedBuffer struct {
@@ -364,8 +563,16 @@ func newWorld(t testing.TB) *world {
 	}
 	w.hygiene = &hygiene{disabled: posture.Disabled{}}
 	w.holds = &holds{hub: w.hub, all: make(map[string]registry.Containment)}
-	var err error
+	w.feeds = &feeds{off: make(map[string]bool)}
+	kept := &settings{all: make(map[string][]byte)}
+	w.groups, w.baselines = group.NewBook(kept, nil), &baselines{all: make(map[string]baseline.Baseline)}
+	guard, err := privacy.New(privacy.Config{Store: kept, Key: secret.New([]byte("key"))})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.Console, err = New(Config{
+		Intel: w.feeds, Detectors: w.feeds,
+		Groups: w.groups, GroupSizes: &w.sizes, Privacy: guard, Baselines: w.baselines,
 		Password: secret.New([]byte(password)), Devices: w.hub, Alerts: w.alerts, Feed: feed, Containment: w.holds, Recommendations: w.hygiene, Version: "1.2.3", Hostname: "hub.example",
 		Now: w.clock.now, Logger: slog.New(slog.NewTextHandler(w.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
@@ -459,6 +666,7 @@ var (
 	livePages      = []string{"/console/devices", "/console/device?id=lamp", "/console/alerts", "/console/alerts?status=open"}
 	pagesOfConsole = append([]string{
 		"/console/contain?device=lamp", "/console/contain?device=lamp&level=cut", "/console/recommendations", "/console/recommendation-types",
+		"/console/groups", "/console/group?name=plant", "/console/baseline?group=plant", "/console/feeds?value=192.0.2.1", "/console/detectors",
 	}, livePages...)
 )
 

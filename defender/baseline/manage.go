@@ -87,6 +87,15 @@ func (s *Service) Baseline(ctx context.Context, name string) (Baseline, error) {
 	return b, s.progress(ctx, &b)
 }
 
+// State is that of a group's baseline; Off for one that has none.
+func (s *Service) State(ctx context.Context, name string) (State, error) {
+	b, err := s.cfg.Store.Baseline(ctx, name)
+	if fault.Is(err, fault.NotFound) {
+		return Off, nil
+	}
+	return b.State, err
+}
+
 func none(name string) error {
 	return fault.New(fault.NotFound, "the security group %q has no baseline; begin one with: vauban baseline learn", name)
 }

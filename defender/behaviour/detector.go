@@ -14,6 +14,14 @@ type Detector struct {
 	Types []string // of the alerts it raises
 }
 
+// State is a detector, and whether it is on.
+type State struct {
+	Name    string   `json:"name"`
+	Title   string   `json:"title"`
+	Types   []string `json:"alertTypes"` // that it raises
+	Enabled bool     `json:"enabled"`
+}
+
 // The detectors, by name.
 const (
 	Scan      = "scan"

@@ -159,6 +159,50 @@ func Empty() Rules {
 	return r
 }
 
+// All lists every rule there is: those that r has, and the others disabled.
+func (r Rules) All() Rules {
+	all := Empty()
+	for i := range all.Window {
+		for _, w := range r.Window {
+			if w.RuleType == all.Window[i].RuleType {
+				all.Window[i] = w
+			}
+		}
+	}
+	for _, k := range thresholdKinds {
+		t := ThresholdRule{DisplayName: k.display, Description: k.description, RuleType: k.name}
+		for _, has := range r.Threshold {
+			if has.RuleType == k.name {
+				t = has
+			}
+		}
+		all.Threshold = append(all.Threshold, t)
+	}
+	for i := range all.Allow {
+		for _, a := range r.Allow {
+			if a.RuleType == all.Allow[i].RuleType {
+				all.Allow[i] = a
+			}
+		}
+	}
+	for _, k := range denyKinds {
+		d := DenyRule{DisplayName: k.display, Description: k.description, ValueType: k.values, RuleType: k.name, Values: []string{}}
+		for _, has := range r.Deny {
+			if has.RuleType == k.name {
+				d = has
+			}
+		}
+		all.Deny = append(all.Deny, d)
+	}
+	return all
+}
+
+// Size is how many devices a group has.
+type Size struct {
+	Name    string
+	Devices int
+}
+
 // Bounds of groups.
 const (
 	MaxGroups = 100

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -328,4 +329,52 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%s became %s", text, text2)
 		}
 	})
+}
+
+func TestAll_ListsEveryRule(t *testing.T) {
+	t.Parallel()
+	r, err := Parse([]byte(`{"thresholdRules":[{"ruleType":"BytesOutNotInAllowedRange","isEnabled":true,"maxThreshold":9}],"denylistRules":[{"ruleType":"ProcessDenied","isEnabled":true,"denylistValues":["nc"]}],
+		"timeWindowRules":[{"ruleType":"TwinUpdatesNotInAllowedRange","isEnabled":true,"maxThreshold":3}],"allowlistRules":[{"ruleType":"ProcessNotAllowed","isEnabled":true,"allowlistValues":["init"]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := r.All()
+	if len(all.Window) != 16 || len(all.Threshold) != 2 || len(all.Allow) != 4 || len(all.Deny) != 4 {
+		t.Fatalf("there are %d, %d, %d and %d rules", len(all.Window), len(all.Threshold), len(all.Allow), len(all.Deny))
+	}
+	text, err := all.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse(text)
+	if err != nil {
+		t.Fatalf("what is listed is no group: %v", err)
+	}
+	if !reflect.DeepEqual(again, all) {
+		t.Errorf("got %+v, want %+v", again, all)
+	}
+	on := 0
+	for _, x := range all.Window {
+		if x.IsEnabled {
+			on += x.Max
+		}
+	}
+	for _, x := range all.Threshold {
+		if x.IsEnabled {
+			on += x.Max
+		}
+	}
+	for _, x := range all.Allow {
+		if x.IsEnabled {
+			on += 100 * len(x.Values)
+		}
+	}
+	for _, x := range all.Deny {
+		if x.IsEnabled {
+			on += 1000 * len(x.Values)
+		}
+	}
+	if on != 3+9+100+1000 {
+		t.Errorf("what was set is not what is listed: %+v", all)
+	}
 }

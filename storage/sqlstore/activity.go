@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/window"
 	"github.com/vauban-iot/vauban/hub/activity"
 	"github.com/vauban-iot/vauban/hub/query"
@@ -92,6 +93,27 @@ func (s *Store) SecurityGroups(ctx context.Context, devices []string) (map[strin
 		return err
 	})
 	return all, err
+}
+
+// GroupSizes lists the security groups that devices name in their tag, at most limit, the largest first, and how many devices name none: they are
+// in the default one.
+func (s *Store) GroupSizes(ctx context.Context, limit int) (sizes []group.Size, untagged int, err error) {
+	const tagged = `FROM tag_values WHERE path = '` + groupTag + `' AND module = '' AND value LIKE '"%'`
+	sizes, err = list(ctx, s, s.b.Reader, "count members of security groups", func(r *sql.Rows) (v group.Size, err error) {
+		var value string
+		err = r.Scan(&value, &v.Devices)
+		var ok bool
+		if v.Name, ok = query.JSON(value).Str(); !ok {
+			v.Name = value // cut: longer than any group's name
+		}
+		return v, err
+	}, `SELECT value, COUNT(*) AS n `+tagged+` GROUP BY value ORDER BY n DESC, value LIMIT $1`, limit)
+	if err != nil {
+		return nil, 0, err
+	}
+	n, err := one(ctx, s, s.b.Reader, "count devices without a security group", scanInt,
+		`SELECT (SELECT COUNT(*) FROM identities WHERE module = '') - (SELECT COUNT(*) `+tagged+`)`)
+	return sizes, int(n), err
 }
 
 // GroupMembers implements [window.Store].

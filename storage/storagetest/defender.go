@@ -299,7 +299,16 @@ func Activity(t *testing.T, open Open) {
 		same(t, "members", must(s.GroupMembers(ctx, "plant ☂", false, "", 10))(t), []string{"a"})
 		same(t, "of default", must(s.GroupMembers(ctx, "default", true, "", 10))(t), []string{"b", "c", "d"})
 		same(t, "a page", must(s.GroupMembers(ctx, "default", true, "b", 1))(t), []string{"c"})
-		_, err := s.UpdateTwin(ctx, iot.ID{Device: "a"}, func(tw twin.Twin) (twin.Twin, error) {
+		sizes, untagged, err := s.GroupSizes(ctx, 10)
+		ok(t, err)
+		same(t, "sizes", sizes, []group.Size{{Name: "Plant ☂", Devices: 1}, {Name: "default", Devices: 1}, {Name: "plant ☂", Devices: 1}})
+		if untagged != 3 { // b, c and f
+			t.Errorf("%d devices name no group, want 3", untagged)
+		}
+		few, _, err := s.GroupSizes(ctx, 1)
+		ok(t, err)
+		same(t, "the first", few, sizes[:1])
+		_, err = s.UpdateTwin(ctx, iot.ID{Device: "a"}, func(tw twin.Twin) (twin.Twin, error) {
 			tw.Tags = json.RawMessage(`{"SecurityGroup":"Plant ☂"}`)
 			return tw, nil
 		})

@@ -19,6 +19,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/baseline"
 	"github.com/vauban-iot/vauban/defender/export"
+	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/host"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/posture"
@@ -76,6 +77,7 @@ type Store interface {
 	feed.Store
 	baseline.Store
 	export.Store
+	GroupSizes(ctx context.Context, limit int) (sizes []group.Size, untagged int, err error)
 	alert.Changes
 	host.SilenceStore
 	vuln.Store

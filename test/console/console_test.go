@@ -195,6 +195,8 @@ func (v *installation) carryOut(ctx context.Context, r request) (answer map[stri
 		err = v.publish([]bag.Property{{Name: "mti", Value: "2.3-1-0-0"}, {Name: "$.ifid", Value: iot.SecurityInterface}}, flow(), 1)
 	case "agent": // a security message in JSON
 		err = v.publish([]bag.Property{{Name: "$.ifid", Value: iot.SecurityInterface}}, []byte(r.Body), 1)
+	case "feed": // one whose file is not there
+		_, err = v.command(ctx, "intel", "feed", "add", "broken", "--file", "absent.txt", "--header", "Auth-Key: s3cret")
 	case "disconnect":
 		v.mqtt.Disconnect(100)
 	case "delete":

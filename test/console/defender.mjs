@@ -7,6 +7,11 @@ export const defenderPages = (device) => [
   ["contain", `/console/contain?device=${encodeURIComponent(device)}&level=telemetry-only`],
   ["hygiene", "/console/recommendations"],
   ["hygiene-types", "/console/recommendation-types"],
+  ["groups", "/console/groups"],
+  ["group", "/console/group?name=default"],
+  ["baseline", "/console/baseline?group=default"],
+  ["feeds", "/console/feeds?value=203.0.113.66"],
+  ["detectors", "/console/detectors"],
 ];
 
 // ports is what an agent says of a port that is open.
@@ -19,7 +24,7 @@ const ports = (address) => JSON.stringify({
   }],
 });
 
-export const defender = async ({ page, ask, address, shoot, live, step, device }) => {
+export const defender = async ({ page, ask, address, shoot, live, step, device, refusals }) => {
   const alert = page.locator(".alert").first();
   const filter = () => page.getByRole("button", { name: "Filter" }).click();
 
@@ -92,4 +97,85 @@ export const defender = async ({ page, ask, address, shoot, live, step, device }
   await page.goto(address("/console/recommendation-types"));
   await page.getByRole("button", { name: "Enable Open ports on the device" }).click();
   await page.getByRole("button", { name: "Disable Open ports on the device" }).waitFor();
+
+  step("a rule of a group is set by its form, and raises an alert");
+  await page.getByRole("link", { name: "Groups", exact: true }).click();
+  await page.getByRole("link", { name: "default", exact: true }).click();
+  assert.equal(await page.locator("input[name=window]").count(), 16);
+  const ruleOf = (title) => page.locator("details").filter({ hasText: title });
+  const rule = ruleOf("Outbound connection to a denied ip");
+  await rule.locator("summary").click();
+  await rule.getByLabel("Addresses and ranges").fill("not an address");
+  await rule.getByLabel("On", { exact: true }).check();
+  refusals.expected = true;
+  await rule.getByRole("button", { name: "Save" }).click();
+  await page.getByText("is no range of addresses").waitFor();
+  refusals.expected = false;
+  await page.goBack();
+  await rule.locator("summary").click();
+  await rule.getByLabel("Addresses and ranges").fill("203.0.113.0/24");
+  await rule.getByLabel("On", { exact: true }).check();
+  await rule.getByRole("button", { name: "Save" }).click();
+  await rule.locator("summary").getByText("On", { exact: true }).waitFor();
+  await page.getByLabel("User names become pseudonyms").check();
+  await page.locator("section").filter({ hasText: "Privacy" }).getByRole("button", { name: "Save" }).click();
+  await page.waitForURL(/group/);
+  await shoot(page, "group");
+  await page.goto(address("/console/groups"));
+  await page.getByRole("row").filter({ hasText: "default" }).getByText("user names").waitFor();
+  await page.goto(address("/console/alerts?group=default"));
+  await live(page);
+  await ask({ do: "security" });
+  await page.getByRole("heading", { name: "Custom rule: ConnectionToIpDenied" }).waitFor();
+
+  step("a baseline begins to learn, a maker's file is reviewed, and enforced after its preview");
+  await page.goto(address("/console/baseline?group=default"));
+  await page.getByText("Nothing is learned yet").waitFor();
+  await shoot(page, "baseline-off");
+  await page.getByRole("button", { name: "Learn", exact: true }).click();
+  await page.getByRole("heading", { name: "It waits for" }).waitFor();
+  await page.getByLabel("What the maker says").setInputFiles("../../wire/mud/testdata/thermostat.json");
+  await page.getByRole("button", { name: "Upload" }).click();
+  await page.getByRole("heading", { name: "What devices do" }).waitFor();
+  const entries = page.locator(".entries input[name=id]");
+  const all = await entries.count();
+  assert(all > 1, "the file has too few entries for this test");
+  await entries.first().check();
+  await page.getByRole("button", { name: "Reject", exact: true }).click();
+  await page.getByText("1 rejected").click();
+  await page.getByText("by admin").first().waitFor();
+  assert.equal(await entries.count(), 1);
+  await page.getByRole("button", { name: "Preview" }).click();
+  await page.getByRole("heading", { name: /alerts? about/ }).waitFor();
+  await shoot(page, "baseline-preview");
+  await page.getByRole("button", { name: "Enforce" }).click();
+  await page.getByText("enforced", { exact: true }).waitFor();
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Download it as a MUD file" }).click()]);
+  assert.equal(download.suggestedFilename(), "mud.json");
+  await page.getByRole("button", { name: /^Relax/ }).click();
+  await page.getByText("proposed", { exact: true }).waitFor();
+
+  step("feeds, their health, a lookup, and detectors");
+  await page.getByRole("link", { name: "Feeds", exact: true }).click();
+  await page.getByText("vauban intel feed add").waitFor();
+  await page.getByLabel("Look up").fill("203.0.113.66");
+  await page.getByRole("button", { name: "Look up" }).click();
+  await page.getByText("Traffic with it is an alert").waitFor();
+  await ask({ do: "feed" });
+  await page.goto(address("/console/feeds"));
+  const feed = page.getByRole("row").filter({ hasText: "broken" });
+  await feed.getByRole("button", { name: "Refresh broken" }).click();
+  for (let left = 50; !(await feed.getByText(/^Failed/).count()); left--) {
+    assert(left > 0, "the feed never fails");
+    await page.waitForTimeout(200);
+    await page.reload();
+  }
+  assert(!(await page.content()).includes("s3cret"), "a page shows the secret of a feed");
+  await page.getByRole("link", { name: "Detectors of behaviour" }).click();
+  const off = page.getByRole("button", { name: /^Switch off/ });
+  const on = await off.count();
+  await off.first().click();
+  await page.getByRole("button", { name: /^Switch on/ }).click();
+  await page.getByRole("button", { name: /^Switch on/ }).waitFor({ state: "detached" });
+  assert.equal(await off.count(), on);
 };
