@@ -22,7 +22,9 @@ func TestAuthenticate_TellsOfRejections(t *testing.T) {
 		}
 		c.Connected = func(device string, from netip.Addr) { heard = append(heard, "connected "+device+" "+from.String()) }
 	})
-	key, old := decode(t, otherKey), func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour) }
+	key, old := decode(t, otherKey), func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	}
 	root, stranger := dpstest.NewCA(t, "root"), dpstest.NewCA(t, "root")
 	mine, other, lapsed := root.Leaf(t, "pinned", nil), root.Leaf(t, "pinned", nil), root.Leaf(t, "lapsed", old)
 	put(t, w, false, "lamp", symmetric(otherKey, "", `,"deviceId":"lamp-1"`))

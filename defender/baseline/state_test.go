@@ -295,8 +295,12 @@ func TestService_MUD(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ours := slices.ContainsFunc(f.Rules, func(r mud.Rule) bool { return r.Peer.Kind == mud.MyController && slices.Equal(r.Remote, []mud.Ports{{First: 8883, Last: 8883}}) })
-		address := slices.ContainsFunc(f.Rules, func(r mud.Rule) bool { return r.Peer.Kind == mud.Network && r.Peer.Prefix.Addr().String() == "198.51.100.10" })
+		ours := slices.ContainsFunc(f.Rules, func(r mud.Rule) bool {
+			return r.Peer.Kind == mud.MyController && slices.Equal(r.Remote, []mud.Ports{{First: 8883, Last: 8883}})
+		})
+		address := slices.ContainsFunc(f.Rules, func(r mud.Rule) bool {
+			return r.Peer.Kind == mud.Network && r.Peer.Prefix.Addr().String() == "198.51.100.10"
+		})
 		if !ours || address {
 			t.Errorf("%+v", f.Rules)
 		}

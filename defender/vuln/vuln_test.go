@@ -187,7 +187,9 @@ func TestVEX(t *testing.T) {
 	say := func(status string, n int, products ...format.Product) *VEX {
 		return &VEX{Name: "d", Updated: day(1), Statements: []format.Statement{{Vulnerabilities: []string{"GHSA-1", "CVE-2099-1000"}, Status: status, Time: day(n), Products: products}}}
 	}
-	of := func(id string, components ...string) format.Product { return format.Product{ID: id, Components: components} }
+	of := func(id string, components ...string) format.Product {
+		return format.Product{ID: id, Components: components}
+	}
 	scoped := func(v *VEX) *VEX { v.Scope.Group = "plant"; return v }
 	for name, c := range map[string]struct {
 		documents  []*VEX
