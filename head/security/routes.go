@@ -9,6 +9,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/solution"
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/arm"
 )
 
 // route is one row of the table.
@@ -106,7 +107,7 @@ func (rt *route) is(path []string) (args map[string]string, ok bool) {
 	return args, true
 }
 
-// find returns the route of a request, fault.NotFound or errMethod.
+// find returns the route of a request, fault.NotFound or arm.ErrMethod.
 func find(method string, path []string) (*route, map[string]string, error) {
 	for i := range routes {
 		if routes[i].method == method {
@@ -116,7 +117,7 @@ func find(method string, path []string) (*route, map[string]string, error) {
 		}
 	}
 	if len(allowed(path)) > 0 {
-		return nil, nil, errMethod
+		return nil, nil, arm.ErrMethod
 	}
 	return nil, nil, fault.New(fault.NotFound, "there is nothing at this path")
 }

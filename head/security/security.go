@@ -21,6 +21,7 @@ import (
 	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/solution"
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/arm"
 	"github.com/vauban-iot/vauban/head/rest"
 )
 
@@ -133,17 +134,6 @@ type request struct {
 	body  []byte
 }
 
-// errMethod says that a path is there for other methods.
-var errMethod = errors.New("method not allowed")
-
-// denied is a request that proved nothing.
-type denied struct {
-	error
-	presented bool // it had a token
-}
-
-func (d denied) Unwrap() error { return d.error }
-
 // ServeHTTP implements http.Handler.
 func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
@@ -173,11 +163,8 @@ func (h *Head) serve(q *request) (err error) {
 	if q.query, err = url.ParseQuery(q.URL.RawQuery); err != nil {
 		return fault.New(fault.Malformed, "the query cannot be read")
 	}
-	switch v := q.option("api-version"); {
-	case v == "":
-		return versionError{noVersion, "the api-version query parameter is required; it is " + q.rt.version}
-	case !strings.EqualFold(v, q.rt.version):
-		return versionError{badVersion, "the api-version of this resource is " + q.rt.version}
+	if err := arm.CheckVersion(q.option("api-version"), q.rt.version); err != nil {
+		return err
 	}
 	if err := h.checkNames(q); err != nil {
 		return err
@@ -198,7 +185,7 @@ func (h *Head) authenticate(q *request) error {
 	scheme, token, _ := strings.Cut(q.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return denied{fault.New(fault.Unauthorized, "the request carries no bearer token"), false}
+		return arm.Denied{Err: fault.New(fault.Unauthorized, "the request carries no bearer token")}
 	}
 	if h.cfg.Administrator(token) {
 		q.who, q.role = operator, solution.Operator
@@ -207,11 +194,11 @@ func (h *Head) authenticate(q *request) error {
 	user, err := h.cfg.SignIn.Check(q.Context(), token)
 	switch {
 	case fault.Is(err, fault.Unauthorized):
-		return denied{err, true}
+		return arm.Denied{Err: err, Presented: true}
 	case err != nil:
 		return err
 	case user.Mail == "" || strings.EqualFold(user.Mail, operator):
-		return denied{fault.New(fault.Unauthorized, "the token is of nobody who may have a role"), true}
+		return arm.Denied{Err: fault.New(fault.Unauthorized, "the token is of nobody who may have a role"), Presented: true}
 	}
 	q.who = user.Mail
 	q.role, err = h.cfg.Roles.Of(q.Context(), user.Mail)
@@ -227,7 +214,7 @@ func (h *Head) audit(q *request, path []string, err *error) func() {
 	return func() {
 		code := ""
 		if *err != nil {
-			code = answerOf(*err).code
+			code = arm.AnswerOf(*err).Code
 		}
 		rest.Audit(q.Context(), h.log, rest.Change{
 			Who: q.who, What: q.rt.method + " /" + q.rt.path, Target: strings.Join(path, "/"),

@@ -730,15 +730,6 @@ func TestRoleAssignments(t *testing.T) {
 	w.refused(w.as("of-a@example.org", "GET", sols+"?api-version="+stable, ""), 403, "AuthorizationFailed", "Security Reader")
 }
 
-func TestAnswers_AllKinds(t *testing.T) {
-	t.Parallel()
-	for _, k := range fault.Kinds() {
-		if a := answers[k]; a.status < 400 || a.code == "" {
-			t.Errorf("kind %q has no answer", k)
-		}
-	}
-}
-
 func FuzzParseFilter(f *testing.F) {
 	f.Add(`properties.iotHubs/any(i eq "` + hubID + `")`)
 	f.Add(`iotHubs/any(h: h eq 'x')`)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/arm"
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/sphere"
 	"github.com/vauban-iot/vauban/sphere/report"
@@ -29,11 +30,8 @@ var (
 
 // openARM checks what all requests of ARM have in common, and finds the tenant that the path calls a catalog.
 func (h *Head) openARM(q *request) error {
-	switch v := q.option("api-version"); {
-	case v == "":
-		return versionError{noVersion, "the api-version query parameter is required; it is " + armVersion}
-	case v != armVersion:
-		return versionError{badVersion, "the api-version is " + armVersion}
+	if err := arm.CheckVersion(q.option("api-version"), armVersion); err != nil {
+		return err
 	}
 	for _, what := range []string{"subscription", "resourceGroup"} {
 		if s, ok := q.args[what]; ok && !free.MatchString(s) {

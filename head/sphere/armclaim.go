@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/arm"
 )
 
 // operation is the end of one. Claims are done when their 202 is answered, so an operation's name holds how it ended, sealed, and any server answers for it
@@ -50,9 +51,9 @@ func (h *Head) armClaim(q *request) error {
 			continue
 		}
 		if failed++; failed <= maxNamed {
-			whys = append(whys, public(o.Err))
+			whys = append(whys, arm.Public(o.Err))
 		}
-		op.Code = answerOf(o.Err).arm
+		op.Code = arm.AnswerOf(o.Err).Code
 	}
 	if failed > 0 {
 		op.Message = fmt.Sprintf("%d of %d devices were not claimed: %s", failed, len(os), strings.Join(whys, "; "))
@@ -92,12 +93,12 @@ func (h *Head) finished(q *request) (op operation, err error) {
 
 // operationView is what Azure-AsyncOperation leads to.
 type operationView struct {
-	ID     string    `json:"id"`
-	Name   string    `json:"name"`
-	Status string    `json:"status"`
-	Start  time.Time `json:"startTime"`
-	End    time.Time `json:"endTime"`
-	Error  *armError `json:"error,omitempty"`
+	ID     string     `json:"id"`
+	Name   string     `json:"name"`
+	Status string     `json:"status"`
+	Start  time.Time  `json:"startTime"`
+	End    time.Time  `json:"endTime"`
+	Error  *arm.Error `json:"error,omitempty"`
 }
 
 func (h *Head) armOperation(q *request) error {
@@ -108,7 +109,7 @@ func (h *Head) armOperation(q *request) error {
 	name := q.args["operation"]
 	v := operationView{q.id(q.tenant, "operationStatuses", name), name, "Succeeded", op.Began, op.Ended, nil}
 	if op.Code != "" {
-		v.Status, v.Error = "Failed", &armError{op.Code, op.Message}
+		v.Status, v.Error = "Failed", &arm.Error{Code: op.Code, Message: op.Message}
 	}
 	return q.reply(http.StatusOK, "", v)
 }
@@ -122,8 +123,8 @@ func (h *Head) armResult(q *request) error {
 	if op.Code == "" {
 		return q.done()
 	}
-	for kind, a := range answers {
-		if a.arm == op.Code && kind != fault.Unauthorized {
+	for _, kind := range fault.Kinds() {
+		if arm.Of(kind).Code == op.Code && kind != fault.Unauthorized {
 			return fault.New(kind, "%s", op.Message)
 		}
 	}

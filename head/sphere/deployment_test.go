@@ -216,8 +216,8 @@ func TestARM_PseudoNames(t *testing.T) {
 	w := newWorld(t)
 	e := w.estate("aaa")
 	ok(t, w.AssignDevices(t.Context(), e.administrator, e.tenant, []string{e.device}, "", nil))
-	for i := range arm {
-		rt := &arm[i]
+	for i := range armRoutes {
+		rt := &armRoutes[i]
 		if !strings.Contains(rt.path, "{product}") {
 			continue
 		}

@@ -4,12 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"math"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/arm"
 	"github.com/vauban-iot/vauban/head/rest"
 )
 
@@ -17,68 +16,42 @@ import (
 type answer struct {
 	status int
 	code   string // of the public API
-	arm    string // of ARM
 	title  string
 }
 
 // answers is the one table of kinds (sphere §11: clients of the public API send again what was answered 429 and 500, so what passes is one of these).
 var answers = map[fault.Kind]answer{
-	fault.Internal:           {http.StatusInternalServerError, "InternalError", "InternalServerError", "The request could not be completed"},
-	fault.Invalid:            {http.StatusBadRequest, "InvalidArgument", "InvalidParameter", "A value breaks a rule"},
-	fault.Malformed:          {http.StatusBadRequest, "MalformedRequest", "InvalidRequestContent", "The request cannot be read"},
-	fault.InvalidScope:       {http.StatusBadRequest, "InvalidArgument", "InvalidParameter", "A value breaks a rule"},
-	fault.Unauthorized:       {http.StatusUnauthorized, "Unauthorized", "AuthenticationFailed", "The caller is not signed in"},
-	fault.Forbidden:          {http.StatusForbidden, "Forbidden", "AuthorizationFailed", "The caller may not do this"},
-	fault.Disabled:           {http.StatusForbidden, "Disabled", "Disabled", "The device is disabled"},
-	fault.QueueFull:          {http.StatusTooManyRequests, "TooManyRequests", "TooManyRequests", "Too many requests"},
-	fault.QuotaExceeded:      {http.StatusForbidden, "QuotaExceeded", "QuotaExceeded", "There are as many as there may be"},
-	fault.NotFound:           {http.StatusNotFound, "NotFound", "ResourceNotFound", "It does not exist"},
-	fault.NotOnline:          {http.StatusNotFound, "NotFound", "ResourceNotFound", "It does not exist"},
-	fault.ConnectionClosed:   {http.StatusNotFound, "NotFound", "ResourceNotFound", "It does not exist"},
-	fault.AlreadyExists:      {http.StatusConflict, "Conflict", "Conflict", "It conflicts with what stands"},
-	fault.PreconditionFailed: {http.StatusPreconditionFailed, "PreconditionFailed", "PreconditionFailed", "It was changed since"},
-	fault.LockLost:           {http.StatusPreconditionFailed, "PreconditionFailed", "PreconditionFailed", "It was changed since"},
-	fault.TooLarge:           {http.StatusRequestEntityTooLarge, "TooLarge", "RequestEntityTooLarge", "The request is too large"},
-	fault.Throttled:          {http.StatusTooManyRequests, "TooManyRequests", "TooManyRequests", "Too many requests"},
-	fault.BadDeviceResponse:  {http.StatusInternalServerError, "InternalError", "InternalServerError", "The request could not be completed"},
-	fault.Unavailable:        {http.StatusInternalServerError, "Unavailable", "ServiceUnavailable", "The service is busy or stopping"},
-	fault.Timeout:            {http.StatusInternalServerError, "Unavailable", "ServiceUnavailable", "The service is busy or stopping"},
+	fault.Internal:           {http.StatusInternalServerError, "InternalError", "The request could not be completed"},
+	fault.Invalid:            {http.StatusBadRequest, "InvalidArgument", "A value breaks a rule"},
+	fault.Malformed:          {http.StatusBadRequest, "MalformedRequest", "The request cannot be read"},
+	fault.InvalidScope:       {http.StatusBadRequest, "InvalidArgument", "A value breaks a rule"},
+	fault.Unauthorized:       {http.StatusUnauthorized, "Unauthorized", "The caller is not signed in"},
+	fault.Forbidden:          {http.StatusForbidden, "Forbidden", "The caller may not do this"},
+	fault.Disabled:           {http.StatusForbidden, "Disabled", "The device is disabled"},
+	fault.QueueFull:          {http.StatusTooManyRequests, "TooManyRequests", "Too many requests"},
+	fault.QuotaExceeded:      {http.StatusForbidden, "QuotaExceeded", "There are as many as there may be"},
+	fault.NotFound:           {http.StatusNotFound, "NotFound", "It does not exist"},
+	fault.NotOnline:          {http.StatusNotFound, "NotFound", "It does not exist"},
+	fault.ConnectionClosed:   {http.StatusNotFound, "NotFound", "It does not exist"},
+	fault.AlreadyExists:      {http.StatusConflict, "Conflict", "It conflicts with what stands"},
+	fault.PreconditionFailed: {http.StatusPreconditionFailed, "PreconditionFailed", "It was changed since"},
+	fault.LockLost:           {http.StatusPreconditionFailed, "PreconditionFailed", "It was changed since"},
+	fault.TooLarge:           {http.StatusRequestEntityTooLarge, "TooLarge", "The request is too large"},
+	fault.Throttled:          {http.StatusTooManyRequests, "TooManyRequests", "Too many requests"},
+	fault.BadDeviceResponse:  {http.StatusInternalServerError, "InternalError", "The request could not be completed"},
+	fault.Unavailable:        {http.StatusInternalServerError, "Unavailable", "The service is busy or stopping"},
+	fault.Timeout:            {http.StatusInternalServerError, "Unavailable", "The service is busy or stopping"},
 }
 
-// Refusals that only HTTP knows.
-var (
-	methodNotAllowed = answer{http.StatusMethodNotAllowed, "MethodNotAllowed", "MethodNotAllowed", "The path does not take this method"}
-	noVersion        = answer{http.StatusBadRequest, "", "MissingApiVersionParameter", ""}
-	badVersion       = answer{http.StatusBadRequest, "", "InvalidApiVersionParameter", ""}
-)
-
-// versionError is a request of ARM without the version that is served.
-type versionError struct {
-	answer
-	text string
-}
-
-func (e versionError) Error() string { return e.text }
-
+// answerOf is how the public API tells a failure; of ARM it has the status.
 func answerOf(err error) answer {
-	if v, ok := errors.AsType[versionError](err); ok {
-		return v.answer
-	}
-	if errors.Is(err, errMethod) {
-		return methodNotAllowed
+	switch a := arm.AnswerOf(err); {
+	case errors.Is(err, arm.ErrMethod):
+		return answer{a.Status, a.Code, "The path does not take this method"}
+	case arm.IsVersion(err): // of which the public API has none
+		return answer{status: a.Status}
 	}
 	return answers[fault.KindOf(err)]
-}
-
-// public is what the peer may read of an error.
-func public(err error) string {
-	if v, ok := errors.AsType[versionError](err); ok {
-		return v.text
-	}
-	if errors.Is(err, errMethod) {
-		return "this path does not take the method"
-	}
-	return fault.Public(err)
 }
 
 // problem is an error of the public API (sphere §11.1), which come in arrays.
@@ -93,13 +66,7 @@ func problemOf(err error) *problem {
 		return nil
 	}
 	a := answerOf(err)
-	return &problem{a.code, a.title, public(err)}
-}
-
-// armError is an error of ARM.
-type armError struct {
-	Code    string `json:"code"`
-	Message string `json:"message"`
+	return &problem{a.code, a.title, arm.Public(err)}
 }
 
 // refuse answers a failure, and logs it once.
@@ -115,33 +82,19 @@ func (h *Head) refuse(q *request, segments []string, err error) {
 	h.log.Log(q.Context(), level, "request refused", "head", "sphere", "method", q.Method, "path", q.URL.EscapedPath(),
 		"status", a.status, "code", a.code, "who", q.caller.Subject, "remote", q.RemoteAddr, "err", err)
 	header := q.w.Header()
-	if d, ok := errors.AsType[denied](err); ok {
-		header.Set("WWW-Authenticate", challenge(d.presented))
-	}
-	if f, ok := errors.AsType[*fault.Error](err); ok && f.RetryAfter > 0 {
-		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
-	} else if a.code == "Unavailable" {
+	if retry := arm.Headers(header, "sphere", err); !retry && a.code == "Unavailable" {
 		header.Set("Retry-After", "2")
 	}
-	if errors.Is(err, errMethod) {
+	if errors.Is(err, arm.ErrMethod) {
 		header.Set("Allow", strings.Join(allowed(segments), ", "))
 	}
-	var body any = []*problem{problemOf(err)}
 	if len(segments) > 0 && strings.EqualFold(segments[0], "subscriptions") {
-		body = map[string]armError{"error": {a.arm, public(err)}}
-		header.Set("X-Ms-Error-Code", a.arm)
+		rest.JSON(q.w, a.status, "", arm.Body(header, err))
+		return
 	}
-	text, err := json.Marshal(body)
+	text, err := json.Marshal([]*problem{problemOf(err)})
 	if err != nil {
 		text = nil // only of what cannot be: texts always marshal
 	}
 	rest.JSON(q.w, a.status, "", text)
-}
-
-// challenge is RFC 6750 §3: a request without a token learns of no error.
-func challenge(presented bool) string {
-	if presented {
-		return `Bearer realm="sphere", error="invalid_token"`
-	}
-	return `Bearer realm="sphere"`
 }

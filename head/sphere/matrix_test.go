@@ -157,7 +157,7 @@ func TestMatrix(t *testing.T) {
 	stranger := sphere.Caller{Subject: "stranger@example.org"}
 	missing := "00000000-0000-4000-8000-00000000ffff"
 	left := calls(a)
-	for _, table := range [][]route{v2, arm} {
+	for _, table := range [][]route{v2, armRoutes} {
 		for i := range table {
 			rt := &table[i]
 			name := rt.method + " " + rt.path
@@ -224,7 +224,7 @@ func TestMatrix(t *testing.T) {
 // Every route, asked by the members of the tenant and by the installation's administrator.
 func TestMatrix_Members(t *testing.T) {
 	t.Parallel()
-	for _, table := range [][]route{v2, arm} {
+	for _, table := range [][]route{v2, armRoutes} {
 		for i := range table {
 			rt := &table[i]
 			name := rt.method + " " + rt.path

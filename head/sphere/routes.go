@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/arm"
 	"github.com/vauban-iot/vauban/sphere"
 )
 
@@ -141,8 +142,8 @@ const (
 	armVersion = "2024-04-01"
 )
 
-// arm is Azure Resource Manager's (sphere §11.2). Lists that are asked for by POST answer GET, too: that is how clients follow a nextLink.
-var arm = []route{
+// armRoutes is Azure Resource Manager's (sphere §11.2). Lists that are asked for by POST answer GET, too: that is how clients follow a nextLink.
+var armRoutes = []route{
 	{method: "GET", path: allGroups, right: anyone, serve: (*Head).armCatalogs},
 	{method: "GET", path: catalogs, right: anyone, serve: (*Head).armCatalogs},
 	{method: "GET", path: catalog, right: reads, plus: installation, serve: (*Head).armCatalog},
@@ -195,8 +196,8 @@ func init() {
 	for i := range v2 {
 		v2[i].words = strings.Split(v2[i].path, "/")
 	}
-	for i := range arm {
-		arm[i].words, arm[i].arm = strings.Split(arm[i].path, "/"), true
+	for i := range armRoutes {
+		armRoutes[i].words, armRoutes[i].arm = strings.Split(armRoutes[i].path, "/"), true
 	}
 }
 
@@ -233,10 +234,10 @@ func tableOf(segments []string) []route {
 	if len(segments) > 0 && strings.EqualFold(segments[0], "v2") {
 		return v2
 	}
-	return arm
+	return armRoutes
 }
 
-// find returns the first route of a request, fault.NotFound or errMethod.
+// find returns the first route of a request, fault.NotFound or arm.ErrMethod.
 func find(method string, segments []string) (*route, map[string]string, error) {
 	table := tableOf(segments)
 	for i := range table {
@@ -247,7 +248,7 @@ func find(method string, segments []string) (*route, map[string]string, error) {
 		}
 	}
 	if len(allowed(segments)) > 0 {
-		return nil, nil, errMethod
+		return nil, nil, arm.ErrMethod
 	}
 	return nil, nil, fault.New(fault.NotFound, "there is nothing at this path")
 }

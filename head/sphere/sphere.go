@@ -1,5 +1,5 @@
 // Package sphere is the HTTPS head of the Security Service for people and programs: the public API below /v2 (sphere §11.1) and
-// the same in the shapes of Azure Resource Manager (sphere §11.2). Both are tables of routes, [v2] and [arm]; what is not there
+// the same in the shapes of Azure Resource Manager (sphere §11.2). Both are tables of routes, [v2] and [armRoutes]; what is not there
 // is not served.
 //
 // A request carries an access token of sign-in, or the installation's administrator token. Who may do what is the domain's
@@ -22,6 +22,7 @@ import (
 
 	"github.com/vauban-iot/vauban/access/signin"
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/head/arm"
 	"github.com/vauban-iot/vauban/head/rest"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
@@ -167,17 +168,6 @@ type request struct {
 
 func (q *request) match() *iot.Match { return iot.ParseMatch(q.Header.Get("If-Match")) }
 
-// errMethod says that a path is there for other methods.
-var errMethod = errors.New("method not allowed")
-
-// denied is a request that proved nothing.
-type denied struct {
-	error
-	presented bool // it had a token
-}
-
-func (d denied) Unwrap() error { return d.error }
-
 // ServeHTTP implements http.Handler.
 func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
@@ -220,12 +210,12 @@ func (h *Head) serve(q *request) (err error) {
 // operator is the installation's administrator in audits. No mail address is like it.
 const operator = "operator"
 
-// authenticate finds out who asks. Its errors are denied, but for what nobody knows.
+// authenticate finds out who asks. Its errors are arm.Denied, but for what nobody knows.
 func (h *Head) authenticate(q *request) (sphere.Caller, error) {
 	scheme, token, _ := strings.Cut(q.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return sphere.Caller{}, denied{fault.New(fault.Unauthorized, "the request carries no bearer token"), false}
+		return sphere.Caller{}, arm.Denied{Err: fault.New(fault.Unauthorized, "the request carries no bearer token")}
 	}
 	if h.cfg.Administrator != nil && h.cfg.Administrator(token) {
 		return sphere.Caller{Subject: operator, Admin: true}, nil
@@ -233,11 +223,11 @@ func (h *Head) authenticate(q *request) (sphere.Caller, error) {
 	user, err := h.cfg.SignIn.Check(q.Context(), token)
 	switch {
 	case fault.Is(err, fault.Unauthorized):
-		return sphere.Caller{}, denied{err, true}
+		return sphere.Caller{}, arm.Denied{Err: err, Presented: true}
 	case err != nil:
 		return sphere.Caller{}, err
 	case user.Mail == "" || strings.EqualFold(user.Mail, operator):
-		return sphere.Caller{}, denied{fault.New(fault.Unauthorized, "the token is of nobody who may have a role"), true}
+		return sphere.Caller{}, arm.Denied{Err: fault.New(fault.Unauthorized, "the token is of nobody who may have a role"), Presented: true}
 	}
 	// Roles are given to mail addresses, which is what people know of each other (role add --user).
 	return sphere.Caller{Subject: user.Mail}, nil
