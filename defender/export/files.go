@@ -1,17 +1,16 @@
 package export
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vauban-iot/vauban/internal/linefile"
 )
 
 // rotateAt is after how many bytes a file of a day is followed by another.
@@ -46,7 +45,7 @@ func (s *files) send(_ context.Context, items []item) error {
 		if err != nil {
 			return err
 		}
-		if err := appendLines(path, lines); err != nil {
+		if err := linefile.Append(path, lines, 0o640); err != nil {
 			return fmt.Errorf("write %s: %w", path, err)
 		}
 		items = items[n:]
@@ -79,55 +78,6 @@ func (s *files) path(prefix string, room int64) (string, error) {
 		last++
 	}
 	return filepath.Join(s.dir, fmt.Sprintf("%s%04d%s", day, last, extension)), nil
-}
-
-// appendLines adds whole lines. What a crash left of one is cut off: its item comes again.
-func appendLines(path string, lines []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	end, err := whole(f, size)
-	if err != nil {
-		return err
-	}
-	if end < size {
-		if err := f.Truncate(end); err != nil {
-			return err
-		}
-	}
-	if _, err := f.WriteAt(lines, end); err != nil {
-		return errors.Join(err, f.Truncate(end))
-	}
-	if err := f.Sync(); err != nil || size > 0 {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path)) // the file is new
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// whole is the length of the file up to its last line feed.
-func whole(f *os.File, size int64) (int64, error) {
-	buf := make([]byte, 64<<10)
-	for size > 0 {
-		n := min(int64(len(buf)), size)
-		if _, err := f.ReadAt(buf[:n], size-n); err != nil {
-			return 0, err
-		}
-		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
-			return size - n + int64(i) + 1, nil
-		}
-		size -= n
-	}
-	return 0, nil
 }
 
 // bound removes the oldest files, but for the newest one of all.
