@@ -19,6 +19,7 @@ need openssl openssl
 need nft nftables
 need iptables-save iptables
 need rpmbuild rpm
+need ip iproute2
 need utmpdump util-linux
 [ -x /lib/systemd/systemd-journal-remote ] || missing="$missing systemd-journal-remote"
 need rsyslogd rsyslog
