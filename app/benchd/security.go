@@ -27,23 +27,33 @@ import (
 type Security struct {
 	Telemetry Ingest  `json:"telemetry"`
 	Ratio     float64 `json:"p99Ratio"` // of PUBACKs of telemetry: beside security messages, and without
-	Messages  Ingest  `json:"messages"` // the security messages themselves
+	// Plain is telemetry beside as many messages of the same devices and size that nobody judges: what a machine that is shared with the
+	// generator can do at best.
+	Plain    Ingest `json:"besidePlainMessages"`
+	Messages Ingest `json:"messages"` // the security messages themselves
 	// Alerts is the time from sending a flow with a listed address to reading its alert over the API.
 	Alerts Timing `json:"alerts"`
 	// CaughtUp is how long after the run the last security message was judged, in seconds.
 	CaughtUp float64 `json:"caughtUpAfterSeconds"`
 }
 
-// fleet are devices of the installation from a number on, which say that their messages are security messages.
+// fleet are devices of the installation from a number on.
 type fleet struct {
 	*vauban
-	from int
+	from       int
+	properties string // of their messages
 }
+
+// asSecurity are the properties by which a hub knows a security message; asPlain are as long.
+const (
+	asSecurity = "mti=2.3-1-0-0&%24.ifid=urn%3Aazureiot%3ASecurity%3ASecurityAgent%3A1"
+	asPlain    = "mti=2.3-1-0-0&kind%2d1=urn%3Aazureiot%3ASecurity%3ASecurityAgent%3A1"
+)
 
 func (f fleet) Connect(i int) wire.Connect { return f.vauban.Connect(f.from + i) }
 
 func (f fleet) Topic(i int) string {
-	return f.vauban.Topic(f.from+i) + "mti=2.3-1-0-0&%24.ifid=urn%3Aazureiot%3ASecurity%3ASecurityAgent%3A1"
+	return f.vauban.Topic(f.from+i) + f.properties
 }
 
 // report is the message of a board whose flows go to remotes.
@@ -63,12 +73,38 @@ func report(remotes ...netip.Addr) []byte {
 const (
 	probes     = 200
 	probeEvery = 50 * time.Millisecond
-	listName   = "bench.txt"
+	// alertsEvery is how often alerts are read: what it costs the server is a part of the load.
+	alertsEvery = 25 * time.Millisecond
+	listName    = "bench.txt"
 )
 
 func probed(i int) netip.Addr { return netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}) }
 
-// security makes the latency run once more, with security messages beside it.
+// beside makes the latency run once more, with other messages beside it.
+func (v *vauban) beside(ctx context.Context, cfg Config, properties string, also func(context.Context) error) (telemetry, others *load.Result, err error) {
+	c := v.load(cfg, cfg.Security)
+	c.Target = fleet{v, cfg.Devices, properties}
+	c.Body = report(netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("198.51.100.3"))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		telemetry, err = load.Run(ctx, v.load(cfg, cfg.Half))
+		return err
+	})
+	g.Go(func() (err error) {
+		others, err = load.Run(ctx, c)
+		return err
+	})
+	g.Go(func() error { return also(ctx) })
+	return telemetry, others, g.Wait()
+}
+
+// plain makes the latency run beside messages that nobody judges.
+func (v *vauban) plain(ctx context.Context, cfg Config) (*load.Result, error) {
+	telemetry, _, err := v.beside(ctx, cfg, asPlain, func(context.Context) error { return nil })
+	return telemetry, err
+}
+
+// security makes the latency run beside security messages.
 func (v *vauban) security(ctx context.Context, cfg Config) (*Security, *load.Result, error) {
 	var list strings.Builder
 	for i := range probes {
@@ -80,26 +116,13 @@ func (v *vauban) security(ctx context.Context, cfg Config) (*Security, *load.Res
 	if err := os.WriteFile(filepath.Join(v.data, "intel", listName), []byte(list.String()), 0o600); err != nil {
 		return nil, nil, err
 	}
-	beside := v.load(cfg, cfg.Security)
-	beside.Target = fleet{v, cfg.Devices}
-	beside.Body = report(netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("198.51.100.3"))
 	var out Security
-	var half, messages *load.Result
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		half, err = load.Run(gctx, v.load(cfg, cfg.Half))
-		return err
-	})
-	g.Go(func() (err error) {
-		messages, err = load.Run(gctx, beside)
-		return err
-	})
-	g.Go(func() (err error) {
+	telemetry, messages, err := v.beside(ctx, cfg, asSecurity, func(ctx context.Context) (err error) {
 		time.Sleep(cfg.Warmup)
-		out.Alerts, err = v.probe(gctx, 2*cfg.Devices)
+		out.Alerts, err = v.probe(ctx, 2*cfg.Devices)
 		return err
 	})
-	if err := g.Wait(); err != nil {
+	if err != nil {
 		return nil, nil, err
 	}
 	out.Messages = ingest(messages, 0)
@@ -108,12 +131,12 @@ func (v *vauban) security(ctx context.Context, cfg Config) (*Security, *load.Res
 		return nil, nil, err
 	}
 	out.CaughtUp = time.Since(end).Seconds()
-	return &out, half, nil
+	return &out, telemetry, nil
 }
 
 // probe sends flows with listed addresses, and times their alerts.
 func (v *vauban) probe(ctx context.Context, device int) (Timing, error) {
-	conns, err := load.Dial(ctx, v.address(), v.tls, fleet{v, device}, 1)
+	conns, err := load.Dial(ctx, v.address(), v.tls, fleet{v, device, asSecurity}, 1)
 	if err != nil {
 		return Timing{}, err
 	}
@@ -124,7 +147,7 @@ func (v *vauban) probe(ctx context.Context, device int) (Timing, error) {
 	g.Go(func() error {
 		tick := time.NewTicker(probeEvery)
 		defer tick.Stop()
-		topic := []byte(fleet{v, device}.Topic(0))
+		topic := []byte(fleet{v, device, asSecurity}.Topic(0))
 		for i := range probes {
 			body := report(probed(i))
 			packet := wire.AppendPublishHeader(nil, &wire.Publish{QoS: 1, PacketID: uint16(i + 1), Topic: topic}, len(body))
@@ -143,7 +166,7 @@ func (v *vauban) probe(ctx context.Context, device int) (Timing, error) {
 	h := hdrhistogram.New(1, 600_000_000, 3)
 	seen := make(map[string]time.Time)
 	g.Go(func() error {
-		for end := time.Now().Add(5 * time.Minute); len(seen) < probes; time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(5 * time.Minute); len(seen) < probes; time.Sleep(alertsEvery) {
 			if time.Now().After(end) {
 				return fmt.Errorf("%d of %d alerts were raised", len(seen), probes)
 			}

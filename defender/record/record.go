@@ -4,6 +4,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -47,6 +48,11 @@ type Place struct {
 
 // String is the form of pages' places.
 func (p Place) String() string { return fmt.Sprintf("%d.%d", p.Message, p.Ordinal) }
+
+// Compare orders places as the log does.
+func (p Place) Compare(q Place) int {
+	return cmp.Or(cmp.Compare(p.Message, q.Message), cmp.Compare(p.Ordinal, q.Ordinal))
+}
 
 // ParsePlace undoes String.
 func ParsePlace(s string) (p Place, err error) {

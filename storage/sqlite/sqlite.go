@@ -73,7 +73,7 @@ func private(path string) error {
 
 func open(ctx context.Context, path string, readers int, log *slog.Logger) (b sqlstore.Backend, w *writer, err error) {
 	writeDB, err := sql.Open("sqlite", dsn(path, url.Values{
-		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "cache_size(-32768)", "wal_autocheckpoint(4000)"},
+		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "cache_size(-32768)", "wal_autocheckpoint(4000)", "temp_store(MEMORY)"},
 		"_txlock": {"immediate"},
 	}))
 	if err != nil {

@@ -458,7 +458,7 @@ func (s *Store) KeepLinks(ctx context.Context, links []posture.Link) error {
 
 // DeviceFacts implements [posture.Store].
 func (s *Store) DeviceFacts(ctx context.Context, after string, devices int) ([]posture.Fact, error) {
-	return list(ctx, s, s.b.Reader, "read facts of devices", s.scanFact, `SELECT i.device, i.module, i.edge, i.auth_type, i.auth_keys, i.primary_thumbprint, i.secondary_thumbprint,
+	facts, err := list(ctx, s, s.b.Reader, "read facts of devices", s.scanFact, `SELECT i.device, i.module, i.edge, i.auth_type, i.auth_keys, i.primary_thumbprint, i.secondary_thumbprint,
 		t.model_id,
 		COALESCE((SELECT v.value FROM tag_values v WHERE v.device = i.device AND v.module = '' AND v.path = '`+groupTag+`'), ''),
 		CASE WHEN i.module = '' THEN '' ELSE t.desired END,
@@ -468,6 +468,19 @@ func (s *Store) DeviceFacts(ctx context.Context, after string, devices int) ([]p
 		CASE WHEN i.module = '' AND EXISTS (SELECT 1 FROM security_events e WHERE e.device = i.device) THEN 1 ELSE 0 END
 		FROM identities i JOIN twins t ON t.device = i.device AND t.module = i.module LEFT JOIN device_links l ON l.device = i.device AND l.module = i.module
 		WHERE i.device IN (SELECT device FROM identities WHERE module = '' AND device > $1 ORDER BY device LIMIT $2) ORDER BY i.device, i.module`, after, devices)
+	if err != nil {
+		return nil, err
+	}
+	packed, err := s.inBlocks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range facts {
+		if f := &facts[i]; f.ID.Module == "" && !f.SecurityMessage {
+			f.SecurityMessage = packed(f.ID.Device)
+		}
+	}
+	return facts, nil
 }
 
 func (s *Store) scanFact(r *sql.Rows) (f posture.Fact, err error) {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"math"
 	"strings"
-	"time"
 
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/record"
@@ -19,22 +18,6 @@ func (s *Store) Record(ctx context.Context, events []record.Event, alerts []aler
 	if len(events) == 0 && len(alerts) == 0 {
 		return nil, nil
 	}
-	const columns = 20
-	args := make([]any, 0, columns*len(events))
-	for i := range events {
-		e := &events[i]
-		notes, err := toJSON(e.Notes)
-		if err != nil {
-			return nil, err
-		}
-		empty := 0
-		if e.Empty {
-			empty = 1
-		}
-		details := arrayOf(e.Details)
-		args = append(args, int64(e.Message), e.Ordinal, e.Device, e.Module, micros(e.Enqueued), micros(e.Time), e.ID, e.Name, e.Kind, e.Category, e.Agent, e.AgentVersion,
-			e.Form, empty, e.Problem, int(e.Schema), e.Left, notes, len(details), details)
-	}
 	err = s.write(ctx, func(ctx context.Context, c Conn) error {
 		raised = make([]alert.Raised, 0, len(alerts))
 		if len(alerts) > 0 {
@@ -42,11 +25,7 @@ func (s *Store) Record(ctx context.Context, events []record.Event, alerts []aler
 				return err
 			}
 		}
-		if err := s.chunks(len(events), rowsWrite, func(from, to int) error {
-			_, err := s.exec(ctx, c, "keep security events", `INSERT INTO security_events (`+eventColumns+`) VALUES `+tuples(to-from, columns)+` ON CONFLICT DO NOTHING`,
-				args[from*columns:to*columns]...)
-			return err
-		}); err != nil {
+		if err := s.keepEvents(ctx, c, events); err != nil {
 			return err
 		}
 		for _, a := range alerts {
@@ -62,6 +41,43 @@ func (s *Store) Record(ctx context.Context, events []record.Event, alerts []aler
 		return nil, err
 	}
 	return raised, nil
+}
+
+// keepEvents writes events: many as blocks, few as rows.
+func (s *Store) keepEvents(ctx context.Context, c Conn, events []record.Event) error {
+	events, err := s.fresh(ctx, c, events)
+	if err != nil {
+		return err
+	}
+	if len(events) >= minBlock {
+		for _, b := range record.Blocks(events) {
+			if err := s.writeBlock(ctx, c, &b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	const columns = 20
+	args := make([]any, 0, columns*len(events))
+	for i := range events {
+		e := &events[i]
+		notes, err := toJSON(e.Notes)
+		if err != nil {
+			return err
+		}
+		empty := 0
+		if e.Empty {
+			empty = 1
+		}
+		details := arrayOf(e.Details)
+		args = append(args, int64(e.Message), e.Ordinal, e.Device, e.Module, micros(e.Enqueued), micros(e.Time), e.ID, e.Name, e.Kind, e.Category, e.Agent, e.AgentVersion,
+			e.Form, empty, e.Problem, int(e.Schema), e.Left, notes, len(details), details)
+	}
+	return s.chunks(len(events), rowsWrite, func(from, to int) error {
+		_, err := s.exec(ctx, c, "keep security events", `INSERT INTO security_events (`+eventColumns+`) VALUES `+tuples(to-from, columns)+` ON CONFLICT DO NOTHING`,
+			args[from*columns:to*columns]...)
+		return err
+	})
 }
 
 // arrayOf writes objects as they are.
@@ -110,8 +126,13 @@ func (s *Store) SecurityEvents(ctx context.Context, f record.Filter) ([]record.E
 		add("(message, ordinal) < (?, ", int64(f.Before.Message))
 		where[len(where)-1] += q.arg(f.Before.Ordinal) + ")"
 	}
-	return list(ctx, s, s.b.Reader, "list security events", scanEvent, `SELECT `+eventColumns+` FROM security_events WHERE `+strings.Join(where, " AND ")+
-		` ORDER BY message DESC, ordinal DESC LIMIT `+q.arg(pageLimit(f.Limit)), q.args...)
+	limit := pageLimit(f.Limit)
+	rows, err := list(ctx, s, s.b.Reader, "list security events", scanEvent, `SELECT `+eventColumns+` FROM security_events WHERE `+strings.Join(where, " AND ")+
+		` ORDER BY message DESC, ordinal DESC LIMIT `+q.arg(limit), q.args...)
+	if err != nil {
+		return nil, err
+	}
+	return s.packedBefore(ctx, rows, &f, limit)
 }
 
 // EventsAfter implements [record.Store].
@@ -120,71 +141,23 @@ func (s *Store) EventsAfter(ctx context.Context, f record.Span, limit int) ([]re
 	if !f.To.IsZero() {
 		until = f.To.UnixMicro()
 	}
-	return list(ctx, s, s.b.Reader, "list security events in order", scanEvent, `SELECT `+eventColumns+` FROM security_events
+	limit = pageLimit(limit)
+	rows, err := list(ctx, s, s.b.Reader, "list security events in order", scanEvent, `SELECT `+eventColumns+` FROM security_events
 		WHERE (message, ordinal) > ($1, $2) AND enqueued >= $3 AND enqueued < $4 ORDER BY message, ordinal LIMIT $5`,
-		int64(f.After.Message), f.After.Ordinal, micros(f.From), until, pageLimit(limit))
+		int64(f.After.Message), f.After.Ordinal, micros(f.From), until, limit)
+	if err != nil {
+		return nil, err
+	}
+	return s.packedAfter(ctx, rows, &f, limit)
 }
 
 // CountEvents implements [record.Store].
 func (s *Store) CountEvents(ctx context.Context, after record.Place, most int) (int, error) {
 	n, err := one(ctx, s, s.b.Reader, "count security events", scanInt,
 		`SELECT COUNT(*) FROM (SELECT message FROM security_events WHERE (message, ordinal) > ($1, $2) LIMIT $3) AS counted`, int64(after.Message), after.Ordinal, most)
-	return int(n), err
-}
-
-// PruneEvents implements [record.Store].
-func (s *Store) PruneEvents(ctx context.Context, before time.Time, keep int, bytes int64) (int, error) {
-	// Messages are in the order in which they came: the newest of those that are too old, or too many, goes with all before it.
-	n, err := s.prune(ctx, `DELETE FROM security_events WHERE message <= (SELECT MAX(m) FROM (
-		SELECT COALESCE((SELECT message FROM security_events ORDER BY message DESC, ordinal DESC LIMIT 1 OFFSET $1), -1) AS m
-		UNION ALL SELECT COALESCE((SELECT message FROM security_events WHERE message < (SELECT COALESCE(
-			(SELECT message FROM security_events WHERE enqueued >= $2 ORDER BY message, ordinal LIMIT 1), $3)) ORDER BY message DESC, ordinal DESC LIMIT 1), -1)) AS ends)`,
-		keep, micros(before), int64(1<<63-1))
-	if err != nil {
-		return n, err
+	if err != nil || n >= int64(most) {
+		return int(n), err
 	}
-	more, err := s.pruneBytes(ctx, "", bytes)
-	return n + more, err
-}
-
-// PruneDevice implements [record.Store].
-func (s *Store) PruneDevice(ctx context.Context, device string, keep int, bytes int64) (int, error) {
-	n, err := s.prune(ctx, `DELETE FROM security_events WHERE device = $1 AND message <= (SELECT COALESCE(
-		(SELECT message FROM security_events WHERE device = $2 ORDER BY message DESC, ordinal DESC LIMIT 1 OFFSET $3), -1))`, device, device, keep)
-	if err != nil {
-		return n, err
-	}
-	more, err := s.pruneBytes(ctx, device, bytes)
-	return n + more, err
-}
-
-// pruneBytes forgets the oldest events beyond so many bytes; of a device, or of all when it is empty.
-func (s *Store) pruneBytes(ctx context.Context, device string, bytes int64) (int, error) {
-	where := func(q *selection) string {
-		if device == "" {
-			return ""
-		}
-		return " WHERE device = " + q.arg(device)
-	}
-	sum := &selection{}
-	total, err := one(ctx, s, s.b.Reader, "sum security events", scanInt, `SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM security_events`+where(sum), sum.args...)
-	if err != nil || total <= bytes {
-		return 0, err
-	}
-	q := &selection{}
-	oldest := ` message <= (SELECT COALESCE(MAX(message), -1) FROM (SELECT message, SUM(size) OVER (ORDER BY message DESC, ordinal DESC) AS total FROM security_events` +
-		where(q) + `) AS counted WHERE total > ` + q.arg(bytes) + `)`
-	if device != "" {
-		oldest = ` device = ` + q.arg(device) + ` AND` + oldest
-	}
-	return s.prune(ctx, `DELETE FROM security_events WHERE`+oldest, q.args...)
-}
-
-func (s *Store) prune(ctx context.Context, query string, args ...any) (int, error) {
-	var n int64
-	err := s.write(ctx, func(ctx context.Context, c Conn) (err error) {
-		n, err = s.exec(ctx, c, "forget security events", query, args...)
-		return err
-	})
-	return int(n), err
+	packed, err := s.countPacked(ctx, after)
+	return int(min(n+packed, int64(most))), err
 }

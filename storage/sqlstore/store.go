@@ -113,6 +113,7 @@ var ErrRetry = errors.New("lost a race with another transaction")
 type Store struct {
 	b      Backend
 	sealer *secret.Sealer
+	events blockIndex
 }
 
 // New returns a store on b, whose tables [Migrate] made. Keys and settings are sealed by sealer.

@@ -232,6 +232,159 @@ func SecurityEvents(t *testing.T, open Open) {
 			t.Errorf("%d events, want the first", n)
 		}
 	})
+	// Many at a time and few are kept in different ways, and are one list.
+	batches := []int{3, 300, 1, 700, 2, 280, 4}
+	many := func(t *testing.T, s Store) (all []record.Event) {
+		for _, n := range batches {
+			var batch []record.Event
+			for range n {
+				i := len(all)
+				e := event(uint64(i/2+1), i%2, fmt.Sprint("d", i%30))
+				if i%100 == 7 {
+					e.Name, e.Problem, e.Details, e.Empty, e.Time, e.Notes = record.InvalidMessage, "broken", nil, true, time.Time{}, nil
+				}
+				if i == 400 {
+					e.Device = "rare"
+				}
+				all, batch = append(all, e), append(batch, e)
+			}
+			_, err := s.Record(t.Context(), batch, nil)
+			ok(t, err)
+		}
+		return all
+	}
+	newest := func(all []record.Event, limit int, keep func(record.Event) bool) (out []record.Event) {
+		for _, e := range slices.Backward(all) {
+			if keep(e) && len(out) < limit {
+				out = append(out, e)
+			}
+		}
+		return out
+	}
+	t.Run("many at a time are listed as few are", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		all := many(t, s)
+		everything := func(record.Event) bool { return true }
+		same(t, "all", must(s.SecurityEvents(ctx, record.Filter{Limit: 1000}))(t), newest(all, 1000, everything))
+		var pages []record.Event
+		for f := (record.Filter{Limit: 110}); ; f.Before = pages[len(pages)-1].Place {
+			page := must(s.SecurityEvents(ctx, f))(t)
+			if len(page) == 0 {
+				break
+			}
+			pages = append(pages, page...)
+		}
+		same(t, "pages", pages, newest(all, len(all), everything))
+		for _, c := range []struct {
+			name string
+			f    record.Filter
+			keep func(record.Event) bool
+		}{
+			{"a device", record.Filter{Device: "d7"}, func(e record.Event) bool { return e.Device == "d7" }},
+			{"a rare device", record.Filter{Device: "rare"}, func(e record.Event) bool { return e.Device == "rare" }},
+			{"nobody", record.Filter{Device: "none"}, func(record.Event) bool { return false }},
+			{"invalid ones", record.Filter{Invalid: true}, func(e record.Event) bool { return e.Problem != "" }},
+			{"a name", record.Filter{Name: record.InvalidMessage}, func(e record.Event) bool { return e.Problem != "" }},
+			{"a time", record.Filter{From: all[310].Enqueued, To: all[360].Enqueued}, func(e record.Event) bool {
+				return !e.Enqueued.Before(all[310].Enqueued) && e.Enqueued.Before(all[360].Enqueued)
+			}},
+			{"behind a place", record.Filter{Before: all[302].Place, Device: "d2"}, func(e record.Event) bool { return e.Device == "d2" && e.Place.Compare(all[302].Place) < 0 }},
+		} {
+			same(t, c.name, must(s.SecurityEvents(ctx, c.f))(t), newest(all, 100, c.keep))
+		}
+		var ascending []record.Event
+		for span := (record.Span{}); ; span.After = ascending[len(ascending)-1].Place {
+			page := must(s.EventsAfter(ctx, span, 170))(t)
+			if len(page) == 0 {
+				break
+			}
+			ascending = append(ascending, page...)
+		}
+		same(t, "in order", ascending, all)
+		same(t, "of a time", must(s.EventsAfter(ctx, record.Span{After: all[4].Place, From: all[295].Enqueued, To: all[310].Enqueued}, 0))(t), all[294:310])
+		for _, i := range []int{0, 2, 3, 150, 302, 303, 900, len(all) - 1} {
+			if n := must(s.CountEvents(ctx, all[i].Place, 10_000))(t); n != len(all)-1-i {
+				t.Errorf("%d events are behind number %d of %d", n, i, len(all))
+			}
+		}
+		if n := must(s.CountEvents(ctx, record.Place{}, 500))(t); n != 500 {
+			t.Errorf("counted up to 500: %d", n)
+		}
+	})
+	t.Run("many that are given again stay what they were", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		all := many(t, s)
+		again := slices.Clone(all[2:1100])
+		for i := range again {
+			again[i].Agent = "other"
+		}
+		next := event(10_000, 0, "d1")
+		_, err := s.Record(ctx, append(again, next), nil)
+		ok(t, err)
+		_, err = s.Record(ctx, again[400:420], nil)
+		ok(t, err)
+		var got []record.Event
+		for span := (record.Span{}); ; span.After = got[len(got)-1].Place {
+			page := must(s.EventsAfter(ctx, span, 1000))(t)
+			if len(page) == 0 {
+				break
+			}
+			got = append(got, page...)
+		}
+		same(t, "after a crash", got, append(all, next))
+	})
+	t.Run("of many the oldest go", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		all := many(t, s)
+		size := int64(len(`[{"b":1, "a":"\u0000"},{}]`))
+		count := func(f record.Span) (n int) {
+			for {
+				page := must(s.EventsAfter(ctx, f, 1000))(t)
+				if len(page) == 0 {
+					return n
+				}
+				n, f.After = n+len(page), page[len(page)-1].Place
+			}
+		}
+		if n := must(s.PruneEvents(ctx, Start.Add(-time.Hour), len(all), 1<<40))(t); n != 0 || count(record.Span{}) != len(all) {
+			t.Errorf("%d went, none is too old or too many", n)
+		}
+		// Of a device exactly, wherever they are.
+		mine := newest(all, len(all), func(e record.Event) bool { return e.Device == "d5" })
+		if n := must(s.PruneDevice(ctx, "d5", 12, 1<<40))(t); n != len(mine)-12 {
+			t.Errorf("%d of %d events of the device went", n, len(mine))
+		}
+		same(t, "of the device", must(s.SecurityEvents(ctx, record.Filter{Device: "d5"}))(t), mine[:12])
+		if must(s.PruneDevice(ctx, "d5", 100, 3*size))(t); len(must(s.SecurityEvents(ctx, record.Filter{Device: "d5"}))(t)) != 3 {
+			t.Error("events of a device weigh more than they may")
+		}
+		left := len(all) - len(mine) + 3
+		if n := count(record.Span{}); n != left {
+			t.Errorf("%d events are left, want %d", n, left)
+		}
+		// Of all, at least as many as may stay, and at most a batch more.
+		for _, c := range []struct {
+			keep  int
+			bytes int64
+			least int
+		}{{900, 1 << 40, 900}, {100_000, 100 * size, 100}} {
+			must(s.PruneEvents(ctx, Start, c.keep, c.bytes))(t)
+			if n := count(record.Span{}); n < c.least || n > c.least+700 || n >= left {
+				t.Errorf("%d events are left of %d, want %d or a batch more", n, left, c.least)
+			} else {
+				left = n
+			}
+		}
+		newestLeft := must(s.SecurityEvents(ctx, record.Filter{Limit: 1}))(t)
+		same(t, "the newest stays", newestLeft, all[len(all)-1:])
+		if must(s.PruneEvents(ctx, all[len(all)-4].Enqueued, 100_000, 1<<40))(t); count(record.Span{}) != 4 {
+			t.Errorf("%d events are left, want those that are young", count(record.Span{}))
+		}
+		must(s.PruneEvents(ctx, Start.Add(100*time.Hour), 10, 1<<40))(t)
+		if n := count(record.Span{}); n != 0 {
+			t.Errorf("%d are left, all are too old", n)
+		}
+	})
 	t.Run("the oldest go", func(t *testing.T) {
 		s, ctx := open(t), t.Context()
 		all := fill(t, s)

@@ -298,6 +298,15 @@ func Posture(t *testing.T, open Open) {
 		if diff := cmp.Diff(link, got[0].Link, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("the later link: %s", diff)
 		}
+		many := make([]record.Event, 300)
+		for i := range many {
+			many[i] = record.Event{Place: record.Place{Message: uint64(10 + i)}, Device: "c", Module: "m", Name: "Heartbeat"}
+		}
+		_, err = s.Record(ctx, many, nil)
+		ok(t, err)
+		if got := must(s.DeviceFacts(ctx, "b", 10))(t); got[0].ID != about("c") || !got[0].SecurityMessage {
+			t.Errorf("c said much: %+v", got)
+		}
 		if got := must(s.DeviceFacts(ctx, "c", 10))(t); len(got) != 0 {
 			t.Errorf("behind the last: %+v", got)
 		}
