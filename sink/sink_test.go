@@ -134,6 +134,28 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
+// Wherever an endpoint leads, it does not lead to what machines keep for themselves.
+func TestSinks_MachinesOwnServices(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"http://169.254.169.254/latest/", "http://[::ffff:169.254.169.254]/", "http://[fe80::1%25lo]/", "http://[fd00:ec2::254]/"} {
+		s, err := webhook.New(routing.Endpoint{Name: "e", URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Deliver(t.Context(), messages(1)); err == nil || fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "machine's own services") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	n, err := natsink.New(routing.Endpoint{Name: "e", URL: "nats://169.254.169.254:4222", Subject: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if err := n.Deliver(t.Context(), messages(1)); err == nil || !strings.Contains(err.Error(), "machine's own services") {
+		t.Errorf("NATS: %v", err)
+	}
+}
+
 func TestNATS(t *testing.T) {
 	t.Parallel()
 	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})

@@ -9,18 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub"
 	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/internal/outward"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/pki"
 	"github.com/vauban-iot/vauban/sdk/service"
@@ -272,20 +271,9 @@ const webhookTimeout = 5 * time.Second
 type asker struct{ client *http.Client }
 
 func newAsker() *asker {
-	d := &net.Dialer{Timeout: webhookTimeout, Control: func(_, address string, _ syscall.RawConn) error {
-		from, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		// 169.254.169.254 and its like give cloud machines their credentials.
-		if ip := from.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
-			return fmt.Errorf("webhooks may not be at %s", ip)
-		}
-		return nil
-	}}
 	return &asker{&http.Client{
 		Timeout:       webhookTimeout,
-		Transport:     &http.Transport{DialContext: d.DialContext, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
+		Transport:     &http.Transport{DialContext: outward.Dialer(webhookTimeout).DialContext, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vauban-iot/vauban/defender/table"
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/internal/outward"
 )
 
 // Headers of a webhook's requests.
@@ -35,7 +36,7 @@ func newPoster(c *Config, now func() time.Time) poster {
 	return poster{now: now, client: &http.Client{
 		Timeout: requestTimeout,
 		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, DialContext: dialer().DialContext, TLSClientConfig: trust(c.CA), ForceAttemptHTTP2: true,
+			Proxy: http.ProxyFromEnvironment, DialContext: outward.Dialer(dialTimeout).DialContext, TLSClientConfig: trust(c.CA), ForceAttemptHTTP2: true,
 			MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: dialTimeout,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

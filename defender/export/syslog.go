@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/internal/outward"
 	"github.com/vauban-iot/vauban/wire/syslog"
 )
 
@@ -71,7 +72,7 @@ func (s *syslogServer) send(ctx context.Context, items []item) (err error) {
 	if s.cfg.Transport == UDP {
 		network = "udp"
 	}
-	conn, err := dialer().DialContext(ctx, network, s.cfg.Address)
+	conn, err := outward.Dialer(dialTimeout).DialContext(ctx, network, s.cfg.Address)
 	if err != nil {
 		return err
 	}

@@ -399,6 +399,24 @@ func TestService_Handshake(t *testing.T) {
 	}
 }
 
+// No webhook is where machines keep services for themselves; over the real network, so that its address counts and not its name.
+func TestService_MachinesOwnServices(t *testing.T) {
+	t.Parallel()
+	kept := &store{}
+	s, err := eventgrid.New(eventgrid.Config{Hub: "h", Base: "https://h", Store: kept, Log: &log{}, Want: func(...iot.MessageSource) {}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"169.254.169.254", "[::ffff:169.254.169.254]", "[fe80::1%25lo]", "[fd00:ec2::254]"} {
+		for _, schema := range []string{eventgrid.EventGridSchema, eventgrid.CloudEventSchema} {
+			_, err := s.Put(t.Context(), eventgrid.Subscription{Name: "hook", URL: "https://" + host + "/latest", Schema: schema})
+			if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "machine's own services") || len(kept.all) != 0 {
+				t.Errorf("%s, %s: %v", host, schema, err)
+			}
+		}
+	}
+}
+
 // The owner of a webhook that did not answer opens the address it was sent, in time.
 func TestService_ManualValidation(t *testing.T) {
 	t.Parallel()

@@ -19,6 +19,7 @@ import (
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/internal/nonce"
+	"github.com/vauban-iot/vauban/internal/outward"
 	"github.com/vauban-iot/vauban/iot"
 )
 
@@ -59,8 +60,11 @@ type Service struct {
 	wake   chan struct{}
 }
 
-// requestTimeout is how long a webhook may take, as Event Grid's does.
-const requestTimeout = 30 * time.Second
+// requestTimeout is how long a webhook may take, as Event Grid's does; dialTimeout how long of that to connect.
+const (
+	requestTimeout = 30 * time.Second
+	dialTimeout    = 10 * time.Second
+)
 
 // New returns a service; Run sends.
 func New(cfg Config) (*Service, error) {
@@ -70,7 +74,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg, now: cfg.Now, log: cfg.Logger, wake: make(chan struct{}, 1)}
 	transport := cfg.Transport
 	if transport == nil {
-		transport = &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute}
+		transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: outward.Dialer(dialTimeout).DialContext, TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute}
 	}
 	s.client = &http.Client{
 		Timeout: requestTimeout, Transport: transport,

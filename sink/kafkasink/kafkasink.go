@@ -17,6 +17,7 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/routing"
+	"github.com/vauban-iot/vauban/internal/outward"
 	"github.com/vauban-iot/vauban/iot"
 )
 
@@ -61,6 +62,8 @@ func (s *Sink) Close() {
 // deliveryTimeout bounds one delivery; the runner tries again behind it.
 const deliveryTimeout = 30 * time.Second
 
+const dialTimeout = 10 * time.Second
+
 func (s *Sink) client() (*kgo.Client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,6 +71,7 @@ func (s *Sink) client() (*kgo.Client, error) {
 		return s.c, nil
 	}
 	c, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...), kgo.DefaultProduceTopic(s.topic), kgo.ClientID("vauban"),
+		kgo.Dialer(outward.Dialer(dialTimeout).DialContext), // brokers name each other: it looks at those addresses too
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.UnknownTopicRetries(2))
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)

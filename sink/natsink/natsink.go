@@ -14,6 +14,7 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/routing"
+	"github.com/vauban-iot/vauban/internal/outward"
 	"github.com/vauban-iot/vauban/iot"
 )
 
@@ -49,7 +50,10 @@ func (s *Sink) Close() {
 	}
 }
 
-const ackTimeout = 20 * time.Second
+const (
+	ackTimeout  = 20 * time.Second
+	dialTimeout = 5 * time.Second
+)
 
 func (s *Sink) stream() (jetstream.JetStream, error) {
 	s.mu.Lock()
@@ -57,7 +61,7 @@ func (s *Sink) stream() (jetstream.JetStream, error) {
 	if s.nc != nil && !s.nc.IsClosed() {
 		return s.js, nil
 	}
-	nc, err := nats.Connect(s.url, nats.Name("vauban route"), nats.Timeout(5*time.Second), nats.MaxReconnects(-1))
+	nc, err := nats.Connect(s.url, nats.Name("vauban route"), nats.Timeout(dialTimeout), nats.SetCustomDialer(outward.Dialer(dialTimeout)), nats.MaxReconnects(-1))
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}

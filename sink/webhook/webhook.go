@@ -15,10 +15,14 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/routing"
+	"github.com/vauban-iot/vauban/internal/outward"
 	"github.com/vauban-iot/vauban/iot"
 )
 
-const timeout = 30 * time.Second
+const (
+	timeout     = 30 * time.Second
+	dialTimeout = 10 * time.Second
+)
 
 // Sink posts to one address. It is safe for concurrent use.
 type Sink struct {
@@ -38,7 +42,7 @@ func New(e routing.Endpoint) (*Sink, error) {
 	}
 	s := &Sink{url: e.URL, client: &http.Client{
 		Timeout:       timeout,
-		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute},
+		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: outward.Dialer(dialTimeout).DialContext, TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	if e.Header != "" {

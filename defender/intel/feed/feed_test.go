@@ -424,7 +424,7 @@ func TestManager_Guarded(t *testing.T) {
 		}
 	}
 	b.put(feed.Config{Name: "direct", Format: format.List, URL: "http://169.254.169.254/"})
-	if st := b.failed("direct"); !strings.Contains(st.Error, "not fetched from") {
+	if st := b.failed("direct"); !strings.Contains(st.Error, "machine's own services") {
 		t.Errorf("direct: %+v", st)
 	}
 	// Another host does not get the secrets of the first.

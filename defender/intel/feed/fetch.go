@@ -13,19 +13,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/format"
+	"github.com/vauban-iot/vauban/internal/outward"
 )
 
 const (
@@ -75,11 +73,10 @@ func newFetcher(f *Feed, root string) (*fetcher, error) {
 		t.RootCAs = x509.NewCertPool()
 		t.RootCAs.AppendCertsFromPEM([]byte(x.cfg.CA))
 	}
-	dialer := &net.Dialer{Timeout: headerTimeout, Control: guard}
 	x.client = &http.Client{
 		Timeout: fetchTimeout,
 		Transport: &http.Transport{
-			DialContext: dialer.DialContext, TLSClientConfig: t, TLSHandshakeTimeout: headerTimeout, ResponseHeaderTimeout: headerTimeout,
+			DialContext: outward.Dialer(headerTimeout).DialContext, TLSClientConfig: t, TLSHandshakeTimeout: headerTimeout, ResponseHeaderTimeout: headerTimeout,
 			MaxResponseHeaderBytes: 64 << 10, MaxConnsPerHost: 2, ForceAttemptHTTP2: true,
 		},
 		CheckRedirect: x.redirect,
@@ -92,22 +89,6 @@ func (x *fetcher) close() {
 		x.client.CloseIdleConnections()
 	}
 }
-
-// guard refuses addresses that no feed has and that clouds give their machines' secrets out at. It looks at the address that is
-// connected to, whatever name or redirect led there.
-func guard(_, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if a := ap.Addr().Unmap().WithZone(""); a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || a == metadata6 {
-		return fmt.Errorf("feeds are not fetched from %v", a)
-	}
-	return nil
-}
-
-// metadata6 is where EC2 machines ask for theirs over IPv6.
-var metadata6 = netip.MustParseAddr("fd00:ec2::254")
 
 // redirect follows to other places, but neither from TLS to none, nor with secrets to another host.
 func (x *fetcher) redirect(req *http.Request, via []*http.Request) error {
