@@ -33,7 +33,7 @@ func newVulnerable(n *Node) (*vulnerable, error) {
 	if v.manager, err = vuln.NewManager(vuln.ManagerConfig{Store: n.State, Dir: dir, Logger: n.log, Metrics: n.metrics}); err != nil {
 		return nil, err
 	}
-	if v.watcher, err = vuln.NewWatcher(n.State); err != nil {
+	if v.watcher, err = vuln.NewWatcher(n.State, n.metrics); err != nil {
 		return nil, err
 	}
 	v.evaluator, err = vuln.NewEvaluator(vuln.EvaluatorConfig{

@@ -6,20 +6,27 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/vauban-iot/vauban/defender/vuln/format"
 	"github.com/vauban-iot/vauban/iot"
 	"github.com/vauban-iot/vauban/wire/secmsg"
 )
 
 // Watcher keeps what agents tell of their devices' software: events SBoM and SystemInformation (defender §1.3, §1.4).
-type Watcher struct{ store Store }
+type Watcher struct {
+	store Store
+	left  prometheus.Counter
+}
 
-// NewWatcher makes a watcher.
-func NewWatcher(store Store) (*Watcher, error) {
+// NewWatcher makes a watcher. metrics may be nil.
+func NewWatcher(store Store, metrics prometheus.Registerer) (*Watcher, error) {
 	if store == nil {
 		return nil, errors.New("vuln: a watcher needs a store")
 	}
-	return &Watcher{store}, nil
+	return &Watcher{store, promauto.With(metrics).NewCounter(prometheus.CounterOpts{
+		Name: "vauban_vulnerability_parts_left_out_total", Help: "Parts of lists of software that were left out, as too many of their device waited."})}, nil
 }
 
 // Reported keeps what a message says. Only a store that fails is an error; the same message may come again.
@@ -58,7 +65,11 @@ func (w *Watcher) Reported(ctx context.Context, m *iot.Message, r *secmsg.Report
 	if len(parts) == 0 {
 		return nil
 	}
-	return w.store.KeepParts(ctx, parts)
+	left, err := w.store.KeepParts(ctx, parts, MaxParts)
+	if err == nil {
+		w.left.Add(float64(left))
+	}
+	return err
 }
 
 // distroOf reads which distribution and release a device runs, as its package URLs say it: debian-12. Empty: it does not say.

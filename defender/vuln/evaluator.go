@@ -28,6 +28,7 @@ type EvaluatorConfig struct {
 	Assess   func(ctx context.Context, a posture.Assessment) ([]posture.Recommendation, error)
 	Disabled func(ctx context.Context) (posture.Disabled, error)
 	Changed  func([]posture.Recommendation) // hears what changed; may be nil
+	Limits   Limits                         // zero: Limited
 	// Settle is how long a snapshot waits for further parts; default 5 s.
 	Settle  time.Duration
 	Now     func() time.Time      // nil: time.Now
@@ -47,9 +48,10 @@ type Evaluator struct {
 	disabled bool               // it was then
 	looked   time.Time          // when all was looked at last
 
-	passes prometheus.Counter
-	took   prometheus.Gauge
-	fresh  prometheus.Counter
+	passes  prometheus.Counter
+	took    prometheus.Gauge
+	fresh   prometheus.Counter
+	refused prometheus.Counter
 }
 
 // matched is what is found of a set, without VEX.
@@ -64,6 +66,9 @@ func NewEvaluator(cfg EvaluatorConfig) (*Evaluator, error) {
 		return nil, errors.New("vuln: Store, Assess and Disabled are required")
 	}
 	cfg.Settle = cmp.Or(cfg.Settle, 5*time.Second)
+	if cfg.Limits == (Limits{}) {
+		cfg.Limits = Limited
+	}
 	if cfg.Changed == nil {
 		cfg.Changed = func([]posture.Recommendation) {}
 	}
@@ -75,9 +80,10 @@ func NewEvaluator(cfg EvaluatorConfig) (*Evaluator, error) {
 	}
 	f := promauto.With(cfg.Metrics)
 	return &Evaluator{cfg: cfg, log: cfg.Logger,
-		passes: f.NewCounter(prometheus.CounterOpts{Name: "vauban_vulnerability_passes_total", Help: "Times that the software of all devices was compared with the database of vulnerabilities."}),
-		took:   f.NewGauge(prometheus.GaugeOpts{Name: "vauban_vulnerability_pass_seconds", Help: "How long the last of them took."}),
-		fresh:  f.NewCounter(prometheus.CounterOpts{Name: "vauban_vulnerability_sets_total", Help: "Sets of software that were compared; devices with the same software are one."}),
+		passes:  f.NewCounter(prometheus.CounterOpts{Name: "vauban_vulnerability_passes_total", Help: "Times that the software of all devices was compared with the database of vulnerabilities."}),
+		took:    f.NewGauge(prometheus.GaugeOpts{Name: "vauban_vulnerability_pass_seconds", Help: "How long the last of them took."}),
+		fresh:   f.NewCounter(prometheus.CounterOpts{Name: "vauban_vulnerability_sets_total", Help: "Sets of software that were compared; devices with the same software are one."}),
+		refused: f.NewCounter(prometheus.CounterOpts{Name: "vauban_vulnerability_sets_left_out_total", Help: "Lists of software that were left out, as too many different ones are kept, or of one device."}),
 	}, nil
 }
 
@@ -157,7 +163,11 @@ func (e *Evaluator) settle(ctx context.Context) error {
 			if left > 0 {
 				e.log.Warn("a device has more software than is kept", "device", w.ID.Device, "left", left)
 			}
-			if err := e.cfg.Store.SettleSoftware(ctx, w, set); err != nil {
+			switch err := e.cfg.Store.SettleSoftware(ctx, w, set, e.cfg.Limits); {
+			case fault.Is(err, fault.QuotaExceeded):
+				e.refused.Inc()
+				e.log.Warn("what a device tells of its software is left out", "device", w.ID.Device, "module", w.ID.Module, "err", err)
+			case err != nil:
 				return err
 			}
 		}

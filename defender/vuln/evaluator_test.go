@@ -50,7 +50,7 @@ func newBench(t testing.TB) *bench {
 	clock, logger := func() time.Time { return b.now }, slog.New(slog.DiscardHandler)
 	b.manager, err = vuln.NewManager(vuln.ManagerConfig{Store: b.store, Dir: b.dir, Now: clock, Logger: logger})
 	b.check(err)
-	b.watcher, err = vuln.NewWatcher(b.store)
+	b.watcher, err = vuln.NewWatcher(b.store, nil)
 	b.check(err)
 	b.evaluator, err = vuln.NewEvaluator(vuln.EvaluatorConfig{Store: b.store, Assess: b.store.Assess, Disabled: b.book.Disabled, Now: clock, Logger: logger})
 	b.check(err)
@@ -206,6 +206,33 @@ func TestEvaluator(t *testing.T) {
 }
 
 // A bad file changes nothing of what stands, and a file of the folder is imported when it is whole, once.
+// Who tells more than is kept loses its own, and nobody else waits for it.
+func TestEvaluator_Floods(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.devices(0, 3)
+	var err error
+	b.evaluator, err = vuln.NewEvaluator(vuln.EvaluatorConfig{Store: b.store, Assess: b.store.Assess, Disabled: b.book.Disabled, Limits: vuln.Limits{Sets: 1, Agents: 1},
+		Now: func() time.Time { return b.now }, Logger: slog.New(slog.DiscardHandler)})
+	b.check(err)
+	b.imports(record)
+	npm := func(version string) secmsg.Package { return secmsg.Package{Name: "x", Version: version, Type: "npm"} }
+	b.told("d000000", morning, npm("1.0.0"))
+	b.look(time.Minute)
+	b.stands("0 Medium")
+	for range vuln.MaxParts + 10 {
+		b.told("d000001", morning, npm("1.1.0"))
+	}
+	b.told("d000002", morning, npm("1.0.0"))
+	parts, err := b.store.PartsOf(t.Context(), vuln.Waiting{ID: iot.ID{Device: "d000001"}, Taken: morning})
+	b.check(err)
+	if len(parts) != vuln.MaxParts {
+		t.Errorf("%d parts of one device wait, want %d", len(parts), vuln.MaxParts)
+	}
+	b.look(time.Minute) // the set of d000001 would be the second
+	b.stands("2 Medium, 0 Medium")
+}
+
 func TestManager(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -252,7 +279,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 	for i := range fleet {
 		id := iot.ID{Device: fmt.Sprintf("d%06d", i)}
-		w.check(w.store.SettleSoftware(b.Context(), vuln.Waiting{ID: id, Taken: morning}, sets[i%len(sets)]))
+		w.check(w.store.SettleSoftware(b.Context(), vuln.Waiting{ID: id, Taken: morning}, sets[i%len(sets)], vuln.Limited))
 	}
 	f, err := os.CreateTemp(b.TempDir(), "")
 	w.check(err)

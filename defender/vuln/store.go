@@ -114,15 +114,17 @@ type Store interface {
 	PutBill(ctx context.Context, d Document, s Set) error
 	DeleteBill(ctx context.Context, name string) error
 
-	// KeepParts keeps parts of snapshots, each once; those of a later snapshot replace those of earlier ones.
-	KeepParts(ctx context.Context, parts []Part) error
+	// KeepParts keeps parts of snapshots, each once; those of a later snapshot replace those of earlier ones. When most of a device wait
+	// already, further ones of it are left out; it returns how many were.
+	KeepParts(ctx context.Context, parts []Part, most int) (left int, err error)
 	KeepSystem(ctx context.Context, s System) error
 	// WaitingParts lists snapshots whose last part came before.
 	WaitingParts(ctx context.Context, before time.Time, limit int) ([]Waiting, error)
 	// PartsOf returns the packages of a snapshot.
 	PartsOf(ctx context.Context, w Waiting) ([]Package, error)
-	// SettleSoftware makes a set the software of a device in the place of what it was, and forgets the parts.
-	SettleSoftware(ctx context.Context, w Waiting, s Set) error
+	// SettleSoftware makes a set the software of a device in the place of what it was, and forgets the parts. fault.QuotaExceeded: beyond
+	// the limits; the parts are forgotten, and what it was stays.
+	SettleSoftware(ctx context.Context, w Waiting, s Set, most Limits) error
 	// SoftwareSet returns a set; fault.NotFound.
 	SoftwareSet(ctx context.Context, id string) (Set, error)
 
@@ -147,6 +149,18 @@ type Store interface {
 	// DeviceSets returns the sets, see Software, of a device's profile; fault.NotFound when nothing is known of its software.
 	DeviceSets(ctx context.Context, device string) ([]string, error)
 }
+
+// Limits of what agents tell.
+type Limits struct {
+	Sets   int // different ones that are kept; devices with the same software share one
+	Agents int // of a device that have one
+}
+
+// Limited are the limits that hold: with firmware of their own, 10,000 kinds of devices, or that many devices that lie.
+var Limited = Limits{Sets: 10_000, Agents: 4}
+
+// MaxParts is how many parts of a device wait to become a set. A message of 256 KiB is one, so MaxPackages need some thirty.
+const MaxParts = 256
 
 // MaxDocuments bounds the documents of each kind, and MaxSources the sources.
 const (

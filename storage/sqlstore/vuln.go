@@ -208,7 +208,7 @@ func (s *Store) PutBill(ctx context.Context, d vuln.Document, set vuln.Set) erro
 		if err := s.roomFor(ctx, c, "software_bills", d.Name); err != nil {
 			return err
 		}
-		if err := s.keepSet(ctx, c, set.ID, packages); err != nil {
+		if _, err := s.keepSet(ctx, c, set.ID, packages); err != nil {
 			return err
 		}
 		_, err := s.exec(ctx, c, "keep bill of materials", `INSERT INTO software_bills (name, updated, scope, format, packages, set_id) VALUES ($1, $2, $3, $4, $5, $6)
@@ -247,25 +247,37 @@ func (i inflated) Scan(v any) error {
 	return json.NewDecoder(io.LimitReader(flate.NewReader(bytes.NewReader(data)), 256<<20)).Decode(i.packages)
 }
 
-func (s *Store) keepSet(ctx context.Context, c Conn, id string, packages []byte) error {
-	_, err := s.exec(ctx, c, "keep set of software", `INSERT INTO software_sets (id, packages) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, packages)
-	return err
+// keepSet reports whether the set is a new one.
+func (s *Store) keepSet(ctx context.Context, c Conn, id string, packages []byte) (bool, error) {
+	n, err := s.exec(ctx, c, "keep set of software", `INSERT INTO software_sets (id, packages) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, packages)
+	return n > 0, err
 }
 
 // KeepParts implements [vuln.Store].
-func (s *Store) KeepParts(ctx context.Context, parts []vuln.Part) error {
+func (s *Store) KeepParts(ctx context.Context, parts []vuln.Part, most int) (left int, err error) {
 	rows := make([][]byte, len(parts))
 	for i := range parts {
-		var err error
 		if rows[i], err = deflated(parts[i].Packages); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return s.write(ctx, func(ctx context.Context, c Conn) error {
+	err = s.write(ctx, func(ctx context.Context, c Conn) error {
+		left = 0
 		for i := range parts {
 			p := &parts[i]
+			if _, err := s.exec(ctx, c, "forget software", `DELETE FROM software_parts WHERE device = $1 AND module = $2 AND taken < $3`, p.ID.Device, p.ID.Module, micros(p.Taken)); err != nil {
+				return err
+			}
+			n, err := one(ctx, s, c, "count software", scanInt, `SELECT COUNT(*) FROM software_parts WHERE device = $1`, p.ID.Device)
+			if err != nil {
+				return err
+			}
+			if n >= int64(most) {
+				left++
+				continue
+			}
 			// What is of an earlier snapshot than one that is there, or that was settled, is late.
-			_, err := s.exec(ctx, c, "keep software", `INSERT INTO software_parts (device, module, message, ordinal, taken, enqueued, packages)
+			_, err = s.exec(ctx, c, "keep software", `INSERT INTO software_parts (device, module, message, ordinal, taken, enqueued, packages)
 				SELECT i.device, i.module, CAST($1 AS BIGINT), CAST($2 AS BIGINT), CAST($3 AS BIGINT), CAST($4 AS BIGINT), $5 FROM identities i WHERE i.device = $6 AND i.module = $7
 				AND NOT EXISTS (SELECT 1 FROM software_parts p WHERE p.device = i.device AND p.module = i.module AND p.taken > CAST($8 AS BIGINT))
 				AND NOT EXISTS (SELECT 1 FROM software w WHERE w.device = i.device AND w.module = i.module AND w.told >= CAST($9 AS BIGINT)) ON CONFLICT DO NOTHING`,
@@ -273,12 +285,10 @@ func (s *Store) KeepParts(ctx context.Context, parts []vuln.Part) error {
 			if err != nil {
 				return err
 			}
-			if _, err := s.exec(ctx, c, "forget software", `DELETE FROM software_parts WHERE device = $1 AND module = $2 AND taken < $3`, p.ID.Device, p.ID.Module, micros(p.Taken)); err != nil {
-				return err
-			}
 		}
 		return nil
 	})
+	return left, err
 }
 
 // KeepSystem implements [vuln.Store].
@@ -312,7 +322,7 @@ func (s *Store) PartsOf(ctx context.Context, w vuln.Waiting) ([]vuln.Package, er
 	parts, err := list(ctx, s, s.b.Reader, "read software", func(r *sql.Rows) (v []vuln.Package, err error) {
 		err = r.Scan(inflated{&v})
 		return v, err
-	}, `SELECT packages FROM software_parts WHERE device = $1 AND module = $2 AND taken = $3 ORDER BY message, ordinal LIMIT 10000`, w.ID.Device, w.ID.Module, micros(w.Taken))
+	}, `SELECT packages FROM software_parts WHERE device = $1 AND module = $2 AND taken = $3 ORDER BY message, ordinal`, w.ID.Device, w.ID.Module, micros(w.Taken))
 	var all []vuln.Package
 	for _, p := range parts {
 		all = append(all, p...)
@@ -321,12 +331,12 @@ func (s *Store) PartsOf(ctx context.Context, w vuln.Waiting) ([]vuln.Package, er
 }
 
 // SettleSoftware implements [vuln.Store].
-func (s *Store) SettleSoftware(ctx context.Context, w vuln.Waiting, set vuln.Set) error {
+func (s *Store) SettleSoftware(ctx context.Context, w vuln.Waiting, set vuln.Set, most vuln.Limits) error {
 	packages, err := deflated(set.Packages)
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(ctx context.Context, c Conn) error {
+	err = s.write(ctx, func(ctx context.Context, c Conn) error {
 		had, err := list(ctx, s, c, "read software", scanText, s.lock(`SELECT set_id FROM software WHERE device = $1 AND module = $2`), w.ID.Device, w.ID.Module)
 		if err != nil {
 			return err
@@ -336,7 +346,15 @@ func (s *Store) SettleSoftware(ctx context.Context, w vuln.Waiting, set vuln.Set
 				return err
 			}
 		}
-		if err := s.keepSet(ctx, c, set.ID, packages); err != nil {
+		n, err := one(ctx, s, c, "count software", scanInt, `SELECT COUNT(*) FROM software WHERE device = $1 AND module <> $2 AND set_id <> ''`, w.ID.Device, w.ID.Module)
+		if err != nil {
+			return err
+		}
+		if n >= int64(most.Agents) {
+			return fault.New(fault.QuotaExceeded, "%d other agents of the device tell of its software already", n)
+		}
+		fresh, err := s.keepSet(ctx, c, set.ID, packages)
+		if err != nil {
 			return err
 		}
 		if _, err := s.exec(ctx, c, "keep software", `INSERT INTO software (device, module, distro, told, set_id, taken)
@@ -346,10 +364,45 @@ func (s *Store) SettleSoftware(ctx context.Context, w vuln.Waiting, set vuln.Set
 			micros(w.Taken), set.ID, micros(w.Taken), w.ID.Device, w.ID.Module); err != nil {
 			return err
 		}
-		_, err = s.exec(ctx, c, "forget software", `DELETE FROM software_parts WHERE device = $1 AND module = $2 AND taken <= $3`, w.ID.Device, w.ID.Module, micros(w.Taken))
-		return err
+		if fresh {
+			if err := s.roomForSets(ctx, c, most.Sets); err != nil {
+				return err
+			}
+		}
+		return s.forgetParts(ctx, c, w)
 	})
+	if fault.Is(err, fault.QuotaExceeded) { // it keeps the set it has
+		if err := s.write(ctx, func(ctx context.Context, c Conn) error { return s.forgetParts(ctx, c, w) }); err != nil {
+			return err
+		}
+	}
+	return err
 }
+
+func (s *Store) forgetParts(ctx context.Context, c Conn, w vuln.Waiting) error {
+	_, err := s.exec(ctx, c, "forget software", `DELETE FROM software_parts WHERE device = $1 AND module = $2 AND taken <= $3`, w.ID.Device, w.ID.Module, micros(w.Taken))
+	return err
+}
+
+// roomForSets refuses one set too many. Sets of nobody do not count.
+func (s *Store) roomForSets(ctx context.Context, c Conn, most int) error {
+	const count = `SELECT COUNT(*) FROM software_sets`
+	n, err := one(ctx, s, c, "count sets of software", scanInt, count)
+	if err != nil || n <= int64(most) {
+		return err
+	}
+	if _, err := s.exec(ctx, c, "tidy sets of software", tidySets); err != nil {
+		return err
+	}
+	if n, err = one(ctx, s, c, "count sets of software", scanInt, count); err == nil && n > int64(most) {
+		return fault.New(fault.QuotaExceeded, "%d different sets of software are kept already", most)
+	}
+	return err
+}
+
+// tidySets forgets the sets that neither a device nor a bill of materials has.
+const tidySets = `DELETE FROM software_sets WHERE NOT EXISTS (SELECT 1 FROM software w WHERE w.set_id = software_sets.id)
+	AND NOT EXISTS (SELECT 1 FROM software_bills b WHERE b.set_id = software_sets.id)`
 
 // SoftwareSet implements [vuln.Store].
 func (s *Store) SoftwareSet(ctx context.Context, id string) (vuln.Set, error) {
@@ -476,8 +529,7 @@ func (s *Store) TidyVuln(ctx context.Context) error {
 	return s.write(ctx, func(ctx context.Context, c Conn) error {
 		for _, statement := range []string{
 			`DELETE FROM vuln_profiles WHERE NOT EXISTS (SELECT 1 FROM vuln_devices d WHERE d.profile = vuln_profiles.id)`,
-			`DELETE FROM software_sets WHERE NOT EXISTS (SELECT 1 FROM software w WHERE w.set_id = software_sets.id)
-				AND NOT EXISTS (SELECT 1 FROM software_bills b WHERE b.set_id = software_sets.id)`,
+			tidySets,
 			`DELETE FROM vuln_chunks WHERE NOT EXISTS (SELECT 1 FROM vuln_sources v WHERE v.name = vuln_chunks.name)
 				AND generation < (SELECT version FROM vuln_version) - 1000`, // of imports that broke off
 		} {
@@ -545,7 +597,7 @@ func (s *Store) Vulnerabilities(ctx context.Context, f vuln.Filter) ([]vuln.Row,
 	case vuln.Suppressed:
 		where = append(where, "f.suppressed = 1")
 	}
-	// Of the fleet, what is installed in several versions is one row: of the version that most is wrong with.
+	// Of the fleet, what is installed in several versions is one row: with the highest priority of them, and the details of any one.
 	inner := `SELECT f.vulnerability, f.package, ` + map[bool]string{true: "''", false: "f.installed"}[f.Device == ""] + ` AS installed, MAX(f.priority) AS priority,
 		CAST(SUM(n.devices) AS BIGINT) AS devices, MIN(f.data) AS data FROM vuln_findings f
 		JOIN (SELECT profile, COUNT(*) AS devices FROM vuln_devices GROUP BY profile) n ON n.profile = f.profile WHERE ` + strings.Join(where, " AND ") +

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +30,11 @@ func Vulnerabilities(t *testing.T, open Open) {
 			tw.Reported = []byte(reported)
 		}
 		ok(t, s.Create(t.Context(), d, tw))
+	}
+
+	keep := func(t *testing.T, s Store, parts []vuln.Part) {
+		t.Helper()
+		same(t, "parts left out", must(s.KeepParts(t.Context(), parts, vuln.MaxParts))(t), 0)
 	}
 
 	t.Run("sources are replaced whole", func(t *testing.T) {
@@ -95,25 +101,25 @@ func Vulnerabilities(t *testing.T, open Open) {
 			}
 			return p
 		}
-		ok(t, s.KeepParts(ctx, []vuln.Part{part(1, 5, "old"), part(2, 6, "a"), part(2, 7, "b"), part(2, 7, "b"), part(1, 8, "late")}))
-		ok(t, s.KeepParts(ctx, []vuln.Part{{ID: iot.ID{Device: "nobody"}, Taken: at(1), Message: 9, Enqueued: at(1)}}))
+		keep(t, s, []vuln.Part{part(1, 5, "old"), part(2, 6, "a"), part(2, 7, "b"), part(2, 7, "b"), part(1, 8, "late")})
+		keep(t, s, []vuln.Part{{ID: iot.ID{Device: "nobody"}, Taken: at(1), Message: 9, Enqueued: at(1)}})
 		same(t, "too early", len(must(s.WaitingParts(ctx, at(12), 10))(t)), 0)
 		waiting := must(s.WaitingParts(ctx, at(13), 10))(t)
 		same(t, "waiting", waiting, []vuln.Waiting{{ID: id, Taken: at(2)}})
 		same(t, "its packages", must(s.PartsOf(ctx, waiting[0]))(t), []vuln.Package{pkg("a"), pkg("b")})
 		set, _ := vuln.NewSet([]vuln.Package{pkg("a"), pkg("b")})
 		version := must(s.VulnVersion(ctx))(t)
-		ok(t, s.SettleSoftware(ctx, waiting[0], set))
+		ok(t, s.SettleSoftware(ctx, waiting[0], set, vuln.Limited))
 		if must(s.VulnVersion(ctx))(t) == version {
 			t.Error("new software does not change the version")
 		}
 		same(t, "settled", len(must(s.WaitingParts(ctx, at(60), 10))(t)), 0)
-		ok(t, s.KeepParts(ctx, []vuln.Part{part(2, 7, "b")})) // the log gives it again
+		keep(t, s, []vuln.Part{part(2, 7, "b")}) // the log gives it again
 		same(t, "again", len(must(s.WaitingParts(ctx, at(60), 10))(t)), 0)
-		ok(t, s.KeepParts(ctx, []vuln.Part{part(2, 11, "c")}))
+		keep(t, s, []vuln.Part{part(2, 11, "c")})
 		same(t, "more of the same", must(s.WaitingParts(ctx, at(60), 10))(t), []vuln.Waiting{{ID: id, Taken: at(2), Set: set.ID}})
 		version = must(s.VulnVersion(ctx))(t)
-		ok(t, s.SettleSoftware(ctx, waiting[0], set))
+		ok(t, s.SettleSoftware(ctx, waiting[0], set, vuln.Limited))
 		if must(s.VulnVersion(ctx))(t) != version {
 			t.Error("the same software changes the version")
 		}
@@ -125,6 +131,61 @@ func Vulnerabilities(t *testing.T, open Open) {
 		same(t, "devices", must(s.SoftwareDevices(ctx, "", 10))(t), []vuln.Device{
 			{ID: "cam", Group: "plant", Product: "Acme Cam", Firmware: "2.1", Sets: []string{vuln.Software(set.ID, "debian-12")}}, {ID: "lamp", Group: "default"}})
 		same(t, "behind", must(s.SoftwareDevices(ctx, "cam", 10))(t), []vuln.Device{{ID: "lamp", Group: "default"}})
+	})
+
+	t.Run("a flood of parts", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		add(t, s, "loud", "", "")
+		add(t, s, "calm", "", "")
+		part := func(device string, taken int, message uint64) vuln.Part {
+			return vuln.Part{ID: iot.ID{Device: device}, Taken: at(taken), Message: message, Enqueued: at(taken), Packages: []vuln.Package{pkg(fmt.Sprint(message))}}
+		}
+		same(t, "left out", must(s.KeepParts(ctx, []vuln.Part{part("loud", 1, 1), part("loud", 1, 2), part("loud", 1, 3), part("calm", 1, 4), part("loud", 1, 5)}, 2))(t), 2)
+		waiting := must(s.WaitingParts(ctx, at(60), 10))(t)
+		same(t, "waiting", waiting, []vuln.Waiting{{ID: iot.ID{Device: "calm"}, Taken: at(1)}, {ID: iot.ID{Device: "loud"}, Taken: at(1)}})
+		same(t, "of the calm", must(s.PartsOf(ctx, waiting[0]))(t), []vuln.Package{pkg("4")})
+		same(t, "of the loud", must(s.PartsOf(ctx, waiting[1]))(t), []vuln.Package{pkg("1"), pkg("2")})
+		// A later snapshot finds room: it takes the place of the earlier one.
+		same(t, "left out of the next", must(s.KeepParts(ctx, []vuln.Part{part("loud", 2, 6), part("loud", 2, 7), part("loud", 2, 8)}, 2))(t), 1)
+		same(t, "of the next", must(s.PartsOf(ctx, vuln.Waiting{ID: iot.ID{Device: "loud"}, Taken: at(2)}))(t), []vuln.Package{pkg("6"), pkg("7")})
+	})
+
+	t.Run("a flood of sets", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		for _, d := range []string{"a", "b", "c"} {
+			add(t, s, d, "", "")
+		}
+		sets := map[string]string{} // of devices
+		settle := func(device string, taken int, name string) error {
+			t.Helper()
+			w := vuln.Waiting{ID: iot.ID{Device: device}, Taken: at(taken)}
+			keep(t, s, []vuln.Part{{ID: w.ID, Taken: w.Taken, Message: uint64(taken), Enqueued: at(taken), Packages: []vuln.Package{pkg(name)}}})
+			set, _ := vuln.NewSet([]vuln.Package{pkg(name)})
+			err := s.SettleSoftware(ctx, w, set, vuln.Limits{Sets: 2, Agents: 1})
+			if err == nil {
+				sets[device] = set.ID
+			}
+			same(t, "parts that wait", len(must(s.WaitingParts(ctx, at(1000), 10))(t)), 0)
+			for _, d := range must(s.SoftwareDevices(ctx, "", 10))(t) {
+				if got := strings.Join(d.Sets, " "); got != sets[d.ID] {
+					t.Errorf("%s has %q, want %q", d.ID, got, sets[d.ID])
+				}
+			}
+			return err
+		}
+		ok(t, settle("a", 1, "x"))
+		ok(t, settle("b", 2, "y"))
+		ok(t, settle("c", 3, "x")) // what another has, too
+		wantKind(t, "a third set", settle("c", 4, "z"), fault.QuotaExceeded)
+		ok(t, settle("b", 5, "z")) // in the place of its own, which nobody has any more
+		ok(t, settle("a", 6, "z"))
+		ok(t, settle("c", 7, "w")) // as nobody has x any more
+		// Agents of one device are counted by themselves.
+		ok(t, s.Create(ctx, module("a", "m"), twin.New(iot.ID{Device: "a", Module: "m"})))
+		set, _ := vuln.NewSet([]vuln.Package{pkg("z")})
+		w := vuln.Waiting{ID: iot.ID{Device: "a", Module: "m"}, Taken: at(8)}
+		wantKind(t, "a second agent", s.SettleSoftware(ctx, w, set, vuln.Limits{Sets: 9, Agents: 1}), fault.QuotaExceeded)
+		ok(t, s.SettleSoftware(ctx, w, set, vuln.Limits{Sets: 9, Agents: 2}))
 	})
 
 	t.Run("findings", func(t *testing.T) {
