@@ -64,13 +64,26 @@ type Config struct {
 type Guard struct {
 	cfg Config
 
-	idle  atomic.Int64 // until when, in nanoseconds since 1970, no group is known to mask anything; 0: look
-	looks sync.Mutex   // one look at the store at a time
+	idle atomic.Int64 // until when, in nanoseconds since 1970, no group is known to mask anything; 0: look
 
-	mu       sync.Mutex
+	mu       sync.Mutex // nothing is waited for while it is held
 	policies map[string]Policy
 	read     time.Time
 	members  map[string]member
+	failed   time.Time // until when the store is not asked again, as it failed
+	// Looks that are under way: of a device, and at the policies. What they bring counts if no policy was put meanwhile.
+	looks   map[string]*look
+	reading *look
+	puts    uint64
+}
+
+// look is one that others wait for, too.
+type look struct {
+	done     chan struct{}
+	puts     uint64
+	policies map[string]Policy // of a look at those
+	policy   Policy            // of a look at a device
+	err      error
 }
 
 type member struct {
@@ -89,7 +102,7 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Guard{cfg: cfg, members: make(map[string]member)}, nil
+	return &Guard{cfg: cfg, members: make(map[string]member), looks: make(map[string]*look)}, nil
 }
 
 func parse(text []byte) (map[string]Policy, error) {
@@ -132,27 +145,23 @@ func (g *Guard) Put(ctx context.Context, name string, p Policy) error {
 		}
 		return json.Marshal(all)
 	})
-	// A look that is under way may bring what stood before: the next message looks again behind it.
-	g.looks.Lock()
-	defer g.looks.Unlock()
+	// A look that is under way may bring what stood before: the next message begins another.
 	g.mu.Lock()
-	g.read = time.Time{}
-	g.mu.Unlock()
+	defer g.mu.Unlock()
+	g.puts++
+	g.read, g.reading = time.Time{}, nil
+	clear(g.looks)
 	g.idle.Store(0)
 	return err
 }
 
 // Mask writes over what the policy of the sender's group says. When the policies or the group cannot be read, everything that any policy could ask for
-// is masked.
+// is masked, and for a second nobody asks again.
 func (g *Guard) Mask(m *iot.Message) {
 	if m.IsEvent() || !m.IsSecurity() || g.idle.Load() > g.cfg.Now().UnixNano() {
 		return
 	}
-	p, err := g.policy(m.From.Device)
-	if err != nil {
-		g.cfg.Logger.Error("the security group of a device cannot be read; its message is masked", "device", m.From.Device, "err", err)
-		p = Policy{UserNames: true, CommandLines: true}
-	}
+	p := g.policy(m.From.Device)
 	if p == (Policy{}) {
 		return
 	}
@@ -174,65 +183,114 @@ func (g *Guard) Mask(m *iot.Message) {
 // lookTime bounds a look at the store: a device waits for it.
 const lookTime = 5 * time.Second
 
-// policy is that of a device's group.
-func (g *Guard) policy(device string) (Policy, error) {
+// everything is masked while nobody knows what should be.
+var everything = Policy{UserNames: true, CommandLines: true}
+
+// policy is that of a device's group. Messages of one device wait for one look at the store, those of others for none of it; a store that
+// failed is left alone for a while, in which whoever is not known is masked at once.
+func (g *Guard) policy(device string) Policy {
 	now := g.cfg.Now()
+	g.mu.Lock()
 	if p, ok := g.known(device, now); ok {
-		return p, nil
+		g.mu.Unlock()
+		return p
 	}
-	g.looks.Lock()
-	defer g.looks.Unlock()
-	if p, ok := g.known(device, now); ok { // somebody looked meanwhile
-		return p, nil
+	if now.Before(g.failed) {
+		g.mu.Unlock()
+		return everything
 	}
+	l := g.looks[device]
+	if l != nil {
+		g.mu.Unlock()
+		<-l.done
+		return l.policy
+	}
+	l = &look{done: make(chan struct{}), puts: g.puts}
+	g.looks[device] = l
+	g.mu.Unlock()
+
+	defer close(l.done)
+	var group string
+	if l.policy, group, l.err = g.look(device); l.err != nil {
+		g.cfg.Logger.Error("security groups of devices cannot be read; messages are masked", "device", device, "err", l.err)
+		l.policy = everything
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.looks[device] == l {
+		delete(g.looks, device)
+	}
+	switch {
+	case l.err != nil:
+		g.failed = g.cfg.Now().Add(freshness)
+	case group != "" && l.puts == g.puts:
+		if len(g.members) >= maxMembers {
+			clear(g.members)
+		}
+		g.members[device] = member{group, now}
+	}
+	return l.policy
+}
+
+// look asks the store. No group: none masks anything.
+func (g *Guard) look(device string) (p Policy, name string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
-	all, err := g.current(ctx, now)
-	if err != nil {
-		return Policy{}, err
-	}
-	if len(all) == 0 {
-		g.idle.Store(now.Add(freshness).UnixNano())
-		return Policy{}, nil
+	all, err := g.current(ctx)
+	if err != nil || len(all) == 0 {
+		return Policy{}, "", err
 	}
 	groups, err := g.cfg.Store.SecurityGroups(ctx, []string{device})
 	if err != nil {
-		return Policy{}, err
+		return Policy{}, "", err
 	}
 	name, ok := groups[device]
 	if !ok {
 		name = group.Default
 	}
+	return all[name], name, nil
+}
+
+// current are the policies, read once within freshness for all devices.
+func (g *Guard) current(ctx context.Context) (map[string]Policy, error) {
+	now := g.cfg.Now()
+	g.mu.Lock()
+	if now.Sub(g.read) < freshness {
+		defer g.mu.Unlock()
+		return g.policies, nil
+	}
+	l := g.reading
+	if l != nil {
+		g.mu.Unlock()
+		select {
+		case <-l.done:
+			return l.policies, l.err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	l = &look{done: make(chan struct{}), puts: g.puts}
+	g.reading = l
+	g.mu.Unlock()
+
+	defer close(l.done)
+	l.policies, l.err = g.Policies(ctx)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.members) >= maxMembers {
-		clear(g.members)
+	if g.reading == l {
+		g.reading = nil
 	}
-	g.members[device] = member{name, now}
-	return all[name], nil
+	if l.err == nil && l.puts == g.puts {
+		g.policies, g.read = l.policies, now
+		if len(l.policies) == 0 {
+			g.idle.Store(now.Add(freshness).UnixNano())
+		}
+	}
+	return l.policies, l.err
 }
 
-// current are the policies, read once within freshness. looks must be held.
-func (g *Guard) current(ctx context.Context, now time.Time) (map[string]Policy, error) {
-	g.mu.Lock()
-	all, read := g.policies, g.read
-	g.mu.Unlock()
-	if now.Sub(read) < freshness {
-		return all, nil
-	}
-	all, err := g.Policies(ctx)
-	if err != nil {
-		return nil, err
-	}
-	g.mu.Lock()
-	g.policies, g.read = all, now
-	g.mu.Unlock()
-	return all, nil
-}
-
+// known is what was read within freshness. mu must be held.
 func (g *Guard) known(device string, now time.Time) (Policy, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	m, ok := g.members[device]
 	if !ok || now.Sub(m.read) >= freshness || now.Sub(g.read) >= freshness {
 		return Policy{}, false
