@@ -38,12 +38,8 @@ func (h *Hub) Contain(ctx context.Context, device string, level registry.Level, 
 
 // Uncontain undoes the last Contain of a device. Its failures are those of registry.Registry.Uncontain.
 func (h *Hub) Uncontain(ctx context.Context, device, by string) (registry.Containment, error) {
-	c, err := h.cfg.Registry.Containment(ctx, device)
+	c, from, err := h.cfg.Registry.Uncontain(ctx, device, by)
 	if err != nil {
-		return c, err
-	}
-	from := c.Level
-	if c, err = h.cfg.Registry.Uncontain(ctx, device, by); err != nil {
 		return c, err
 	}
 	return c, h.enforce(ctx, registry.Containment{Device: device, Level: c.Level, Before: &registry.Containment{Level: from}})

@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/command"
+	"github.com/vauban-iot/vauban/hub/hubtest"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/iot"
 )
@@ -175,6 +177,112 @@ func TestContain_LiveSessions(t *testing.T) {
 			t.Errorf("another device was closed with %v", err)
 		}
 	})
+}
+
+// overlapping is a registry.Store to which another server comes first.
+type overlapping struct {
+	registry.Store
+	before func()
+}
+
+func (s *overlapping) Contain(ctx context.Context, device string, change func(registry.Containment) (registry.Containment, error)) (registry.Containment, error) {
+	if before := s.before; before != nil {
+		s.before = nil
+		before()
+	}
+	return s.Store.Contain(ctx, device, change)
+}
+
+// What an undo ends is what stood at that moment, whatever was read before: sessions that the other server's level opened end.
+func TestUncontain_Overlaps(t *testing.T) {
+	t.Parallel()
+	var s *overlapping
+	w := hubtest.New(t, hubtest.Options{Memory: true, Registry: func(below registry.Store) registry.Store {
+		s = &overlapping{Store: below}
+		return s
+	}})
+	d := w.Device(t, lamp)
+	if _, err := w.Contain(t.Context(), "lamp", registry.Observe, "", "ada"); err != nil {
+		t.Fatal(err)
+	}
+	_, l := connect(t, w, d, iot.Opening{})
+	s.before = func() {
+		if _, err := w.Store.Contain(t.Context(), "lamp", func(c registry.Containment) (registry.Containment, error) {
+			return registry.Containment{Device: "lamp", Level: registry.TelemetryOnly, Before: &registry.Containment{Device: "lamp", Level: registry.Observe}}, nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	c, err := w.Uncontain(t.Context(), "lamp", "bob")
+	if err != nil || c.Level != registry.Observe {
+		t.Fatalf("undone: %+v, %v", c, err)
+	}
+	if err := l.reason(); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("the session was closed with %v", err)
+	}
+}
+
+// Who comes through a contained device shares its level while it comes through it, also when that begins during its session.
+func TestContain_Above(t *testing.T) {
+	t.Parallel()
+	w := memory(t)
+	edge, err := w.CreateDevice(t.Context(), registry.Identity{ID: iot.ID{Device: "edge"}, Edge: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway, err := w.UpdateDevice(t.Context(), iot.ID{Device: "edge", Module: registry.EdgeHub}, nil, registry.Change{Authentication: &registry.Authentication{Type: registry.SAS}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := w.CreateDevice(t.Context(), registry.Identity{ID: iot.ID{Device: "leaf"}, Scope: edge.Scope})
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := w.Credentials(leaf)
+	through.Token, through.AuthChain = w.Token(gateway), "leaf;edge"
+	open := func() (iot.Session, *link) {
+		t.Helper()
+		l := &link{}
+		o, err := w.Connect(t.Context(), through, iot.Opening{}, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.Session, l
+	}
+	s, l := open()
+	for _, step := range []struct {
+		level  registry.Level
+		closed bool
+	}{{registry.Observe, false}, {registry.TelemetryOnly, true}, {registry.Observe, true}, {registry.Cut, true}} {
+		if _, err := w.Contain(t.Context(), "edge", step.level, "", "ada"); err != nil {
+			t.Fatal(err)
+		}
+		if closed := fault.Is(l.reason(), fault.Unavailable); closed != step.closed {
+			t.Errorf("%s: the session through it was closed with %v", step.level, l.reason())
+		}
+		if !step.closed {
+			if _, err := s.Twin(t.Context()); err != nil || len(w.Log.Lines(0, "contained device")) != 1 {
+				t.Errorf("%s: %v, and what the device below does is not logged", step.level, err)
+			}
+			continue
+		}
+		s.End(t.Context())
+		if step.level == registry.Cut {
+			if _, err := w.Connect(t.Context(), through, iot.Opening{}, &link{}); !fault.Is(err, fault.Disabled) {
+				t.Errorf("below a device that is cut: %v", err)
+			}
+			break
+		}
+		s, l = open()
+		if _, err := s.Twin(t.Context()); fault.Is(err, fault.Disabled) != (step.level == registry.TelemetryOnly) {
+			t.Errorf("%s: a new session reads its twin: %v", step.level, err)
+		}
+	}
+	// By itself it may still come.
+	_, own := connect(t, w, leaf, iot.Opening{})
+	if err := own.reason(); err != nil {
+		t.Error(err)
+	}
 }
 
 type deaf struct{}

@@ -54,6 +54,8 @@ type Options struct {
 	Memory bool   // log and mailboxes in memory
 	// Presence, when set, stands between the hub and its store.
 	Presence func(hub.PresenceStore) hub.PresenceStore
+	// Registry, when set, stands between the registry and its store.
+	Registry func(registry.Store) registry.Store
 	// Uploads, when set, lets devices store files; it is called with the store open and no hub yet.
 	Uploads func(*World) (*upload.Service, error)
 	// Blobs, when set, is where imports and exports go.
@@ -176,7 +178,11 @@ func (w *World) start() (err error) {
 	w.Post = &Post{Post: post}
 	w.Router = command.NewRouter(w.Post, log)
 	events := &event.Maker{Hub: Host, Interest: &w.Interest, Now: w.Clock.Now}
-	reg, err := registry.New(registry.Config{Store: w.Store, Created: events.Created, Deleted: events.Deleted, Now: w.Clock.Now})
+	var identities registry.Store = w.Store
+	if w.opts.Registry != nil {
+		identities = w.opts.Registry(identities)
+	}
+	reg, err := registry.New(registry.Config{Store: identities, Created: events.Created, Deleted: events.Deleted, Now: w.Clock.Now})
 	if err != nil {
 		return err
 	}

@@ -97,10 +97,12 @@ func (r *Registry) Contain(ctx context.Context, device string, level Level, reas
 	})
 }
 
-// Uncontain undoes the last Contain. Failures are fault.NotFound, and PreconditionFailed when there is nothing to undo.
-func (r *Registry) Uncontain(ctx context.Context, device, by string) (Containment, error) {
+// Uncontain undoes the last Contain, and returns the level that it ended beside what holds now. Failures are fault.NotFound, and
+// PreconditionFailed when there is nothing to undo.
+func (r *Registry) Uncontain(ctx context.Context, device, by string) (c Containment, ended Level, err error) {
 	now := r.now()
-	return r.store.Contain(ctx, device, func(c Containment) (Containment, error) {
+	c, err = r.store.Contain(ctx, device, func(c Containment) (Containment, error) {
+		ended = c.Level
 		if c.Before == nil {
 			return c, fault.New(fault.PreconditionFailed, "there is nothing to undo for %s; its level is %s", device, c.Level)
 		}
@@ -108,6 +110,7 @@ func (r *Registry) Uncontain(ctx context.Context, device, by string) (Containmen
 		next.By, next.Since = by, now
 		return next, nil
 	})
+	return c, ended, err
 }
 
 // Containment returns that of a device, of level Free when it never had one; fault.NotFound.
