@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ type fleet struct {
 	*dpstest.World
 	hubs map[string]*dpstest.Hub
 	hook *hook
+	held atomic.Pointer[string] // the device that its operator holds back
 }
 
 func connection(host string) secret.Secret {
@@ -56,6 +58,10 @@ func newFleet(t *testing.T) *fleet {
 	}
 	f.World = dpstest.NewWith(t, func(c *dps.Config) {
 		c.Webhooks = f.hook
+		c.Held = func(_ context.Context, device string) (bool, error) {
+			held := f.held.Load()
+			return held != nil && *held == device, nil
+		}
 		c.Dial = func(h dps.LinkedHub) (dps.Hub, error) {
 			hub, ok := f.hubs[h.Host]
 			if !ok {
@@ -265,6 +271,35 @@ func TestAllocation(t *testing.T) {
 			t.Errorf("asked %v", f.hook.asked)
 		}
 	})
+}
+
+// Whom its operator holds back does not get away by coming to another hub, neither from this one nor at first.
+func TestAllocation_Held(t *testing.T) {
+	f := newFleet(t)
+	at := func(hub string) {
+		put(t, f.World, true, "g", symmetric(groupKey, otherKey, `,"allocationPolicy":"static","iotHubs":["`+hub+`"]`))
+	}
+	at(dpstest.Host)
+	f.comes(t, "d")
+	f.held.Store(new("d"))
+	if s, hub := f.comes(t, "d"); hub != dpstest.Host {
+		t.Errorf("at the hub that holds it back: %v", s)
+	}
+	at("b.example")
+	if s, _ := f.comes(t, "d"); s["status"] != "failed" || s["errorCode"] != 401002.0 || !strings.Contains(fmt.Sprint(s["errorMessage"]), "contained") {
+		t.Errorf("moving: %v", s)
+	}
+	f.Hub.Delete("d")
+	if s, _ := f.comes(t, "d"); s["status"] != "failed" || len(f.at("d")) > 0 {
+		t.Errorf("deleted: %v, at %v", s, f.at("d"))
+	}
+	if s, hub := f.comes(t, "other"); hub != "b.example" {
+		t.Errorf("another device: %v", s)
+	}
+	f.held.Store(nil)
+	if s, hub := f.comes(t, "d"); hub != "b.example" {
+		t.Errorf("released: %v", s)
+	}
 }
 
 func TestReprovisioning_BetweenHubs(t *testing.T) {

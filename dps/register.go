@@ -270,7 +270,8 @@ func (s *Service) assign(ctx context.Context, c *Caller, req deviceRequest) (reg
 			a.Tags, a.Desired = where.twin.Tags, where.twin.Desired
 			a.ResetTwin = a.ResetTwin || !first
 		}
-		if !first && !same(prev.Hub, where.Host) {
+		err = s.stays(ctx, where, a.DeviceID)
+		if err == nil && !first && !same(prev.Hub, where.Host) {
 			if left, err = s.leave(ctx, &prev); err == nil && left != nil && where.twin == nil && e.Reprovision.MigrateDeviceData {
 				err = s.carry(ctx, left, prev.DeviceID, &a)
 			}
@@ -315,6 +316,21 @@ func (s *Service) assign(ctx context.Context, c *Caller, req deviceRequest) (reg
 		}
 	}
 	return reg, more, err
+}
+
+// stays refuses to let a device go to another hub while it is held back at the installation's own: nobody holds it back there.
+func (s *Service) stays(ctx context.Context, where allocation, deviceID string) error {
+	if s.cfg.Held == nil || same(where.Host, s.cfg.Hub.Host()) {
+		return nil
+	}
+	held, err := s.cfg.Held(ctx, deviceID)
+	if err != nil {
+		return fmt.Errorf("look whether the device is held back: %w", err)
+	}
+	if held {
+		return fault.New(fault.Disabled, "the device is contained by its operator and does not go to another hub")
+	}
+	return nil
 }
 
 // leave finds the hub that a device goes away from; nil when it is not linked any more.

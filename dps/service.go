@@ -36,9 +36,11 @@ type Config struct {
 	// Rejected hears of credentials that proved nothing. deviceID is that of the enrollment they are of; empty: they are of none, and the
 	// registration id is whatever the caller made up. It waits for nothing; nil: nobody does.
 	Rejected func(c Credentials, deviceID string, why Rejection)
-	Limits   Limits
-	Now      func() time.Time
-	Logger   *slog.Logger // nil: slog.Default()
+	// Held says whether the operator holds a device of this id back (hub/registry): it does not leave for another hub. Nil: none is.
+	Held   func(ctx context.Context, deviceID string) (bool, error)
+	Limits Limits
+	Now    func() time.Time
+	Logger *slog.Logger // nil: slog.Default()
 }
 
 // How an assigned device authenticates at the hub, in the hub's spelling (dps §9.4).

@@ -57,6 +57,9 @@ func (h *Hub) enforce(ctx context.Context, c registry.Containment) error {
 		return nil
 	}
 	ids, err := h.family(ctx, iot.ID{Device: c.Device})
+	if fault.Is(err, fault.NotFound) { // it was deleted, and its sessions ended with it
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -141,6 +144,10 @@ var (
 // ContainmentEffect tells what Contain would do; fault.NotFound.
 func (h *Hub) ContainmentEffect(ctx context.Context, device string, to registry.Level) (registry.Effect, error) {
 	d, err := h.cfg.Registry.Identity(ctx, iot.ID{Device: device})
+	if fault.Is(err, fault.NotFound) { // its id may be held back all the same
+		c, err := h.cfg.Registry.Containment(ctx, device)
+		return registry.Effect{Device: device, From: c.Level, To: to, Sessions: []string{}, Refused: []string{}, Allowed: []string{}}, err
+	}
 	if err != nil {
 		return registry.Effect{}, err
 	}

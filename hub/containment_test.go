@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/fault"
+	"github.com/vauban-iot/vauban/hub"
 	"github.com/vauban-iot/vauban/hub/command"
 	"github.com/vauban-iot/vauban/hub/hubtest"
 	"github.com/vauban-iot/vauban/hub/registry"
+	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/iot"
 )
 
@@ -177,6 +179,49 @@ func TestContain_LiveSessions(t *testing.T) {
 			t.Errorf("another device was closed with %v", err)
 		}
 	})
+}
+
+// The id stays contained when its device is deleted and comes again, as provisioning makes it, until the operator lifts it.
+func TestContain_DeletedAndAssigned(t *testing.T) {
+	t.Parallel()
+	w := memory(t)
+	w.Device(t, lamp)
+	if _, err := w.Contain(t.Context(), "lamp", registry.Cut, "it scans", "ada"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.DeleteDevice(t.Context(), lamp, nil); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := w.ContainmentEffect(t.Context(), "lamp", registry.Free); err != nil || e.From != registry.Cut || e.To != registry.Free {
+		t.Errorf("the effect of lifting it: %+v, %v", e, err)
+	}
+	if _, err := w.Assign(t.Context(), hub.Assignment{ID: lamp, Authentication: registry.Authentication{Type: registry.SAS, PrimaryKey: secret.New([]byte("primary-key-of-lamp")), SecondaryKey: secret.New([]byte("secondary-key-of-lamp"))}}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := w.Hub.Device(t.Context(), lamp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Connect(t.Context(), w.Credentials(d), iot.Opening{}, &link{}); !fault.Is(err, fault.Disabled) {
+		t.Errorf("the device made anew connects with %v", err)
+	}
+	if c, err := w.Hub.Containment(t.Context(), "lamp"); err != nil || c.Level != registry.Cut || c.Reason != "it scans" {
+		t.Errorf("containment %+v, %v", c, err)
+	}
+	// It can be lifted while there is no device.
+	if err := w.DeleteDevice(t.Context(), lamp, nil); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := w.Uncontain(t.Context(), "lamp", "bob"); err != nil || c.Level != registry.Free {
+		t.Errorf("undone: %+v, %v", c, err)
+	}
+	if _, err := w.ContainmentEffect(t.Context(), "lamp", registry.Cut); !fault.Is(err, fault.NotFound) {
+		t.Errorf("nothing is left: %v", err)
+	}
+	_, l := connect(t, w, w.Device(t, lamp), iot.Opening{})
+	if err := l.reason(); err != nil {
+		t.Error(err)
+	}
 }
 
 // overlapping is a registry.Store to which another server comes first.

@@ -219,6 +219,11 @@ func TestProvisioning_LinkedHub(t *testing.T) {
 		t.Errorf("its tags are %s, want those it had", tags)
 	}
 	f.group(`,"allocationPolicy":"static","iotHubs":["b.localhost"],"initialTwin":{"tags":{"from":"dps"}},"reprovisionPolicy":{"updateHubAssignment":true,"migrateDeviceData":false}`)
+	f.operate("PUT", "/api/containment/d1", `{"level":"telemetry-only"}`, 200) // held back, it does not get away by moving
+	if s := f.comes("d1", ""); s["status"] != "failed" || s["errorCode"] != 401002.0 {
+		t.Errorf("moved while it is contained: %v", s)
+	}
+	f.operate("POST", "/api/containment/d1/undo", "", 200)
 	if s := f.comes("d1", ""); s["assignedHub"] != "b.localhost" || s["substatus"] != "deviceDataReset" {
 		t.Errorf("moved back: %v", s)
 	}

@@ -33,10 +33,19 @@ func (n *Node) newProvisioning(ctx context.Context, issuer *pki.DeviceAuthority)
 	}
 	return dps.New(dps.Config{
 		IDScope: n.settings.idScope, Store: n.State, Hub: ownHub{n.hub, issuer}, Dial: dialHub, Webhooks: newAsker(), Secret: key, Vouch: n.vouch, Logger: n.log,
-		Rejected: n.security.notProvisioned,
+		Rejected: n.security.notProvisioned, Held: n.held,
 		// Nobody is served before the detector is there.
 		Connected: func(device string, from netip.Addr) { n.detector.Provisioned(iot.ID{Device: device}, from) },
 	})
+}
+
+// held is dps.Config.Held: whoever may not do all that it could elsewhere does not go there.
+func (n *Node) held(ctx context.Context, device string) (bool, error) {
+	c, err := n.hub.Containment(ctx, device)
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return c.Level >= registry.TelemetryOnly, err
 }
 
 // ownHub is the installation's hub as provisioning knows it.

@@ -10,7 +10,8 @@ import (
 )
 
 // Level is how far a device is held back while somebody finds out what it does. It is beside the identity's status, keys and
-// twin, which stay as they are, and holds for the device's modules too. Greater levels hold back more.
+// twin, which stay as they are, and holds for the device's modules too. It is the id that is held back: a device that is deleted and comes again,
+// as provisioning lets it, is held back still. Greater levels hold back more.
 type Level uint8
 
 // The levels.

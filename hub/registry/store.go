@@ -99,9 +99,10 @@ type Store interface {
 	// which said so last before dead, as ResetPresence does. It returns those nodes, and forgets them.
 	KeepNode(ctx context.Context, node string, now, dead time.Time, lost func(iot.ID) []iot.Message) ([]string, error)
 	// Contain reads, changes and writes the containment of a device in one transaction, as Update does for identities; fault.NotFound,
-	// and ErrTooManyContained. It goes with its device.
+	// and ErrTooManyContained. A level above Free stays when
+	// the device is deleted, until somebody changes it, and holds for whoever gets its id.
 	Contain(ctx context.Context, device string, change func(Containment) (Containment, error)) (Containment, error)
-	// Containment returns that of a device; fault.NotFound when there is no such device.
+	// Containment returns that of a device; fault.NotFound when there is no such device, and none above Free of that id.
 	Containment(ctx context.Context, device string) (Containment, error)
 	// Contained lists devices above Free, ordered by id after the given one ("" from the start), at most limit.
 	Contained(ctx context.Context, after string, limit int) ([]Containment, error)

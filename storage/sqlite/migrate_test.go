@@ -10,7 +10,37 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/vauban-iot/vauban/defender/alert"
+	"github.com/vauban-iot/vauban/hub/registry"
 )
+
+// A database in which containment went with the device keeps it.
+func TestOpen_MigratesContainments(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, os.DirFS("../sqlstore/migrations/sqlite"), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(t.Context(), 19); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO containments VALUES ('lamp', '', 3, 'it scans', 'ada', 1000000, '{"deviceId":"lamp","level":"observe"}')`); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := openAt(t, path)
+	defer s.Close()
+	all, err := s.Contained(t.Context(), "", 10)
+	if err != nil || len(all) != 1 || all[0].Device != "lamp" || all[0].Level != registry.Cut || all[0].Reason != "it scans" || all[0].By != "ada" ||
+		!all[0].Since.Equal(time.Unix(1, 0)) || all[0].Before == nil || all[0].Before.Level != registry.Observe {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
 
 // A database of before alerts had a life keeps its alerts, and their sequences grow on.
 func TestOpen_MigratesAlerts(t *testing.T) {

@@ -151,8 +151,10 @@ func (s *Store) writeRecords(ctx context.Context, c Conn, rs []registry.Record, 
 		for _, r := range gone[from:to] {
 			ids = append(ids, r.Identity.ID.Device)
 		}
-		_, err := s.exec(ctx, c, "delete devices", `DELETE FROM identities WHERE device `+among(len(ids)), ids...)
-		return err
+		if _, err := s.exec(ctx, c, "delete devices", `DELETE FROM identities WHERE device `+among(len(ids)), ids...); err != nil {
+			return err
+		}
+		return s.forgetFree(ctx, c, among(len(ids)), ids...)
 	})
 	if err != nil {
 		return err

@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/iot"
 )
 
 const selectContainment = `SELECT device, level, reason, by_whom, since, before FROM containments `
+
+const oneContainment = selectContainment + `WHERE device = $1`
 
 func scanContainment(r *sql.Rows) (c registry.Containment, err error) {
 	var before string
@@ -20,8 +23,8 @@ func scanContainment(r *sql.Rows) (c registry.Containment, err error) {
 	return c, json.Unmarshal([]byte(before), &c.Before)
 }
 
-func (s *Store) containment(ctx context.Context, c Conn, device string) (registry.Containment, error) {
-	v, err := one(ctx, s, c, "read containment", scanContainment, selectContainment+`WHERE device = $1`, device)
+func (s *Store) containment(ctx context.Context, c Conn, device, sql string) (registry.Containment, error) {
+	v, err := one(ctx, s, c, "read containment", scanContainment, sql, device)
 	if errors.Is(err, errNoRow) {
 		return registry.Containment{Device: device}, nil
 	}
@@ -32,12 +35,16 @@ func (s *Store) containment(ctx context.Context, c Conn, device string) (registr
 func (s *Store) Contain(ctx context.Context, device string, change func(registry.Containment) (registry.Containment, error)) (registry.Containment, error) {
 	var next registry.Containment
 	err := s.write(ctx, func(ctx context.Context, c Conn) error {
-		if err := s.hold(ctx, c, iot.ID{Device: device}); err != nil {
-			return err
+		gone := s.hold(ctx, c, iot.ID{Device: device})
+		if gone != nil && !fault.Is(gone, fault.NotFound) {
+			return gone
 		}
-		now, err := s.containment(ctx, c, device)
+		now, err := s.containment(ctx, c, device, s.lock(oneContainment))
 		if err != nil {
 			return err
+		}
+		if gone != nil && now.Level == registry.Free {
+			return gone
 		}
 		if next, err = change(now); err != nil {
 			return err
@@ -50,6 +57,10 @@ func (s *Store) Contain(ctx context.Context, device string, change func(registry
 			if n >= registry.MaxContained {
 				return registry.ErrTooManyContained
 			}
+		}
+		if gone != nil && next.Level == registry.Free {
+			_, err := s.exec(ctx, c, "forget containment", `DELETE FROM containments WHERE device = $1`, device)
+			return err
 		}
 		var before []byte
 		if next.Before != nil {
@@ -68,10 +79,20 @@ func (s *Store) Contain(ctx context.Context, device string, change func(registry
 
 // Containment implements [registry.Store].
 func (s *Store) Containment(ctx context.Context, device string) (registry.Containment, error) {
+	v, err := s.containment(ctx, s.b.Reader, device, oneContainment)
+	if err != nil || v.Level != registry.Free {
+		return v, err
+	}
 	if _, err := s.Identity(ctx, iot.ID{Device: device}); err != nil {
 		return registry.Containment{}, err
 	}
-	return s.containment(ctx, s.b.Reader, device)
+	return v, nil
+}
+
+// forgetFree forgets the past of devices that go, which hold nothing back. What holds back stays: the device may come again.
+func (s *Store) forgetFree(ctx context.Context, c Conn, which string, devices ...any) error {
+	_, err := s.exec(ctx, c, "forget containment", `DELETE FROM containments WHERE level = 0 AND device `+which, devices...)
+	return err
 }
 
 // Contained implements [registry.Store].

@@ -175,6 +175,9 @@ func (s *Store) Delete(ctx context.Context, id iot.ID, check func(registry.Ident
 			_, err = s.exec(ctx, c, "delete module", `DELETE FROM identities WHERE device = $1 AND module = $2`, id.Device, id.Module)
 		} else {
 			_, err = s.exec(ctx, c, "delete device", `DELETE FROM identities WHERE device = $1`, id.Device)
+			if err == nil {
+				err = s.forgetFree(ctx, c, `= $1`, id.Device)
+			}
 		}
 		return err
 	})

@@ -61,7 +61,7 @@ func Containment(t *testing.T, open Open) {
 	wantKind(t, "a change that is refused", err, fault.PreconditionFailed)
 	same(t, "after it", must(s.Containment(ctx, "pump"))(t), want)
 
-	// It is not written with the identity, and goes with the device.
+	// It is not written with the identity, and stays when the device goes.
 	must(s.Update(ctx, pump.ID, func(d registry.Identity) (registry.Identity, error) {
 		d.Containment, d.StatusReason, d.StatusTime = registry.Free, "changed", Start.Add(time.Hour)
 		return d, nil
@@ -69,7 +69,45 @@ func Containment(t *testing.T, open Open) {
 	if d := must(s.Identity(ctx, pump.ID))(t); d.Containment != registry.Cut {
 		t.Errorf("an update of the identity left the level %s", d.Containment)
 	}
-	ok(t, s.Delete(ctx, pump.ID, func(registry.Identity) error { return nil }, nil))
+	remove := func(device string) { // in both ways
+		if device == "pump" {
+			ok(t, s.Delete(ctx, pump.ID, func(registry.Identity) error { return nil }, nil))
+		} else {
+			ok(t, s.ChangeDevices(ctx, []string{device}, func(rs []registry.Record) { rs[0].Write = registry.Remove }))
+		}
+		_, err := s.Identity(ctx, iot.ID{Device: device})
+		wantKind(t, "the identity of "+device, err, fault.NotFound)
+	}
+	remove("pump")
+	same(t, "of the deleted device", must(s.Containment(ctx, "pump"))(t), want)
+	same(t, "all, with it", names("", 9), []string{"pump"})
 	ok(t, s.Create(ctx, pump, twin.Twin{}))
-	same(t, "of the device made anew", must(s.Containment(ctx, "pump"))(t), registry.Containment{Device: "pump"})
+	same(t, "of the device made anew", must(s.Containment(ctx, "pump"))(t), want)
+	if d := must(s.Identity(ctx, pump.ID))(t); d.Containment != registry.Cut {
+		t.Errorf("the device made anew has the level %s", d.Containment)
+	}
+	// One that is lifted while the device is away leaves nothing, and neither does one that holds nothing back.
+	must(s.Contain(ctx, "fan", to(registry.TelemetryOnly)))(t)
+	remove("pump")
+	remove("fan")
+	same(t, "all, without devices", names("", 9), []string{"fan", "pump"})
+	must(s.Contain(ctx, "fan", to(registry.Observe)))(t)
+	if c := must(s.Containment(ctx, "fan"))(t); c.Level != registry.Observe {
+		t.Errorf("changed while the device is away: %+v", c)
+	}
+	for _, device := range []string{"fan", "pump"} {
+		must(s.Contain(ctx, device, to(registry.Free)))(t)
+		_, err = s.Containment(ctx, device)
+		wantKind(t, "lifted while the device is away", err, fault.NotFound)
+		_, err = s.Contain(ctx, device, to(registry.Cut))
+		wantKind(t, "contained again while it is away", err, fault.NotFound)
+	}
+	for _, device := range []string{"fan", "pump"} {
+		ok(t, s.Create(ctx, registry.Identity{ID: iot.ID{Device: device}, Status: registry.Enabled, Authentication: pump.Authentication}, twin.Twin{}))
+		must(s.Contain(ctx, device, to(registry.Observe)))(t)
+		must(s.Contain(ctx, device, to(registry.Free)))(t)
+		remove(device)
+		ok(t, s.Create(ctx, registry.Identity{ID: iot.ID{Device: device}, Status: registry.Enabled, Authentication: pump.Authentication}, twin.Twin{}))
+		same(t, "the past of "+device, must(s.Containment(ctx, device))(t), registry.Containment{Device: device})
+	}
 }

@@ -1,0 +1,3 @@
+-- +goose Up
+-- A device that is held back stays so when it is deleted and comes again: the id is held back, not the identity.
+ALTER TABLE containments DROP COLUMN module; -- and the foreign key, of which it was part
