@@ -34,7 +34,7 @@ type Config struct {
 	URL      string         // postgres://user:password@host/database, or key=value pairs
 	Sealer   *secret.Sealer // seals keys and settings; required, the same on all nodes
 	Logger   *slog.Logger   // nil: no log
-	MaxConns int            // beside those of who leads (Lead); default is four times the processors, at least 10; 1 counts as 2
+	MaxConns int            // beside one for all that leads or waits to (Lead); default is four times the processors, at least 10; 1 counts as 2
 }
 
 // Open connects and brings the tables up to date. The caller closes the store. Errors do not hold the password.
@@ -83,10 +83,12 @@ func openPool(url string) (*pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pool{db: stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+	p := &pool{db: stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
 		return err
-	}))}, nil
+	}))}
+	p.leads = newLeads(p)
+	return p, nil
 }
 
 // lockSpace keeps our advisory locks apart from those of others in the same database ("VAUB").
@@ -141,6 +143,7 @@ func (c conn) Query(ctx context.Context, query string, args ...any) (*sql.Rows, 
 type pool struct {
 	db     *sql.DB
 	closed atomic.Bool
+	leads  *leads
 
 	mu    sync.Mutex
 	conns int // there may be
@@ -158,6 +161,15 @@ func (p *pool) Query(ctx context.Context, query string, args ...any) (*sql.Rows,
 		return nil, sql.ErrConnDone
 	}
 	return p.db.QueryContext(ctx, query, args...)
+}
+
+// allow changes how many connections there may be.
+func (p *pool) allow(more int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns += more
+	p.db.SetMaxOpenConns(p.conns)
+	p.db.SetMaxIdleConns(p.conns)
 }
 
 // close refuses new work and waits for what is under way.

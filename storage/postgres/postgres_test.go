@@ -5,9 +5,12 @@ package postgres
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,6 +166,177 @@ func TestLead(t *testing.T) {
 	}
 	if err := <-lost; err == nil || ctxB.Err() != nil {
 		t.Errorf("a leader whose connection was cut ends with %v, want an error", err)
+	}
+}
+
+// All that a node leads, and waits to lead, stands on one connection; it is lost at once, and another node has all of it.
+func TestLead_OneConnection(t *testing.T) {
+	url := pgtest.URL(t)
+	watch, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close(context.Background())
+	const conns, parts = 2, 15
+	type lead struct{ node, part int }
+	began, ended := make(chan lead, 4*parts), make(chan error, 4*parts)
+	var wg sync.WaitGroup
+	var stops []context.CancelFunc
+	start := func(node int) *sqlstore.Store {
+		s, err := Open(t.Context(), Config{URL: url, Sealer: storagetest.Sealer(t), MaxConns: conns})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		stops = append(stops, stop)
+		for part := range parts {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					err := s.Lead(ctx, strings.Repeat("p", part+1), func(ctx context.Context) error {
+						began <- lead{node, part}
+						<-ctx.Done()
+						return nil
+					})
+					if ctx.Err() == nil {
+						ended <- err
+						<-ctx.Done() // the other one is to have it
+					}
+				}
+			})
+		}
+		return s
+	}
+	all := func(node int) {
+		t.Helper()
+		for range parts {
+			if l := <-began; l.node != node {
+				t.Fatalf("node %d leads part %d, want node %d", l.node, l.part, node)
+			}
+		}
+	}
+	count := func(what, query string, want int) {
+		t.Helper()
+		var n int
+		if err := watch.QueryRow(t.Context(), query).Scan(&n); err != nil || n > want {
+			t.Errorf("%s: %d, %v; want at most %d", what, n, err, want)
+		}
+	}
+	const holders = `SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+	const others = `SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()`
+	a := start(0)
+	defer a.Close()
+	all(0)
+	b := start(1)
+	defer b.Close()
+	for _, s := range []*sqlstore.Store{a, b} { // the pools work beside it
+		var busy sync.WaitGroup
+		for range 8 {
+			busy.Go(func() {
+				if _, err := s.Statistics(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		busy.Wait()
+	}
+	count("connections that hold locks", holders, 1)
+	count("connections of two nodes", others, 2*(conns+1))
+
+	// Its own node does not lead twice, though its session would get the lock again.
+	again, stopAgain := context.WithTimeout(t.Context(), 3*leadPeriod)
+	defer stopAgain()
+	if err := a.Lead(again, "p", func(context.Context) error { return errors.New("it led") }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second leader on the same node: %v", err)
+	}
+	// Who stops waiting takes nobody along.
+	select {
+	case err := <-ended:
+		t.Fatalf("a lead ended with %v", err)
+	default:
+	}
+
+	if _, err := watch.Exec(t.Context(), `SELECT pg_terminate_backend(pid) FROM (SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) l`); err != nil {
+		t.Fatal(err)
+	}
+	for range parts {
+		if err := <-ended; err == nil || !strings.Contains(err.Error(), "lost") {
+			t.Errorf("a lead whose connection was cut ended with %v", err)
+		}
+	}
+	all(1)
+	for _, stop := range stops {
+		stop()
+	}
+	wg.Wait()
+	count("connections that hold locks when nobody leads", holders, 0)
+}
+
+// A database that does not answer any more is one that is lost: its leader ends, as another node may lead by now.
+func TestLead_Silence(t *testing.T) {
+	url := pgtest.URL(t)
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var silent atomic.Bool
+	go func() { // a network that loses everything from some moment on
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			db, err := net.Dial("tcp", net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))))
+			if err != nil {
+				c.Close()
+				continue
+			}
+			t.Cleanup(func() { c.Close(); db.Close() })
+			for from, to := range map[net.Conn]net.Conn{c: db, db: c} {
+				go func() {
+					b := make([]byte, 4096)
+					for {
+						n, err := from.Read(b)
+						if err != nil {
+							to.Close()
+							return
+						}
+						if !silent.Load() {
+							_, _ = to.Write(b[:n])
+						}
+					}
+				}()
+			}
+		}
+	}()
+	p, err := openPool(strings.Replace(url, net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), ln.Addr().String(), 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	p.allow(2)
+	leads, lost := make(chan bool), make(chan error, 1)
+	go func() {
+		lost <- p.lead(t.Context(), "x", func(ctx context.Context) error {
+			close(leads)
+			<-ctx.Done()
+			return nil
+		})
+	}()
+	<-leads
+	silent.Store(true)
+	if err := p.leads.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.leads.timeout = 200 * time.Millisecond
+	p.leads.give()
+	if err := <-lost; err == nil || !strings.Contains(err.Error(), "lost") {
+		t.Errorf("it ends with %v", err)
 	}
 }
 
