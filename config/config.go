@@ -40,6 +40,8 @@ type Config struct {
 	Intel     string // folder of indicator lists; beside the file when not given
 	// RetroDays is how many days of traffic new indicators are compared with, as far as the log keeps it; 0: none.
 	RetroDays int
+	// AlertDays is how many days closed alerts are kept.
+	AlertDays int
 	Blobs     string // folder of the files that devices store; beside the file when not given and the store is SQLite, else none
 	// BlobHosts are the hosts, separated by commas, whose containers imports and exports of identities may use beside this
 	// server's own and loopback: names, or *.domain for all below it.
@@ -128,7 +130,7 @@ type Log struct {
 // Default is what an empty file means.
 func Default() *Config {
 	return &Config{
-		Hostname: "localhost", Listen: "127.0.0.1", MQTTPort: 8883, HTTPSPort: 443, AMQPPort: 5671, RetroDays: 7,
+		Hostname: "localhost", Listen: "127.0.0.1", MQTTPort: 8883, HTTPSPort: 443, AMQPPort: 5671, RetroDays: 7, AlertDays: 90,
 		Store: Store{Kind: "sqlite"}, Bus: Bus{Replicas: 1}, Log: Log{Level: slog.LevelInfo, Format: "text"},
 		SignIn: SignIn{Registration: "invited", AccessToken: 15 * time.Minute, RefreshToken: 14 * 24 * time.Hour, Session: 90 * 24 * time.Hour},
 	}
@@ -305,6 +307,7 @@ func (c *Config) fields() []field {
 		file("pki", &c.PKI),
 		file("intel", &c.Intel),
 		number("retro_days", &c.RetroDays, 0, 3650),
+		number("alert_days", &c.AlertDays, 7, 3650),
 		file("blobs", &c.Blobs),
 		{key: "blob_hosts", show: func() string { return strconv.Quote(c.BlobHosts) }, set: func(s string) error {
 			for h := range strings.SplitSeq(s, ",") {

@@ -88,6 +88,20 @@ func TestLoad_Refuses(t *testing.T) {
 	}
 }
 
+// Closed alerts are kept for three months, and never for less than the log keeps messages.
+func TestLoad_AlertDays(t *testing.T) {
+	for text, want := range map[string]string{good: "90", "alert_days = 30\n" + good: "30", "alert_days = 6\n" + good: "alert_days"} {
+		c, err := parse("f", "/etc/vauban", []byte(text), nil)
+		if err == nil {
+			if got := fmt.Sprint(c.AlertDays); got != want {
+				t.Errorf("%s days, want %s", got, want)
+			}
+		} else if !strings.Contains(err.Error(), want+": 6 is outside 7 to 3650") {
+			t.Error(err)
+		}
+	}
+}
+
 // Throttles are off unless the file says otherwise.
 func TestLoad_Throttle(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ package defender
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,7 @@ type Store interface {
 	Record(ctx context.Context, events []record.Event, alerts []alert.Alert) ([]alert.Raised, error)
 	PruneEvents(ctx context.Context, before time.Time, keep int, bytes int64) (int, error)
 	PruneDevice(ctx context.Context, device string, keep int, bytes int64) (int, error)
+	PruneAlerts(ctx context.Context, before time.Time, keep int) (old, many int, err error)
 }
 
 // Config of a Detector.
@@ -69,6 +71,7 @@ type Config struct {
 	// Behaviour judges devices by their past and their group; nil: nobody does. Learned keeps what it knows, over restarts; may be nil.
 	Behaviour  *behaviour.Engine
 	Learned    Settings
+	AlertAge   time.Duration         // how long closed alerts are kept; 0: alert.MaxAge; alert.MinAge at least
 	Now        func() time.Time      // nil: time.Now
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // may be nil
@@ -106,6 +109,7 @@ type metrics struct {
 	cut       prometheus.Counter
 	broken    prometheus.Counter
 	alerts    *prometheus.CounterVec
+	forgotten *prometheus.CounterVec
 	corrupt   prometheus.Counter
 	passes    prometheus.Counter
 	found     prometheus.Counter
@@ -123,6 +127,7 @@ func New(cfg Config) (*Detector, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.AlertAge = max(cmp.Or(cfg.AlertAge, alert.MaxAge), alert.MinAge)
 	f := promauto.With(cfg.Registerer)
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: "vauban_defender_" + name + "_total", Help: help})
@@ -142,6 +147,7 @@ func New(cfg Config) (*Detector, error) {
 		cut:       counter("items_not_kept", "Payload items that were too many to be kept."),
 		broken:    counter("schema_broken_messages", "Messages of JSON 1.0 that break the published schema, and are read all the same."),
 		alerts:    f.NewCounterVec(prometheus.CounterOpts{Name: "vauban_defender_alerts_total", Help: "Alerts raised, by outcome: new, or repeated when one stood already."}, []string{"outcome"}),
+		forgotten: f.NewCounterVec(prometheus.CounterOpts{Name: "vauban_defender_alerts_forgotten_total", Help: "Alerts that are not kept any more, by reason: age of closed ones, or bound."}, []string{"reason"}),
 		passes:    counter("retro_passes", "Times that the kept flows were compared with new indicators."),
 		found:     counter("retro_alerts", "Alerts raised by comparing kept flows with new indicators."),
 		unseen:    counter("unseen_connections", "Connections of devices that were not compared because too many came at once."),

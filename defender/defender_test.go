@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,6 +87,7 @@ type memoryAlerts struct {
 
 	events   []record.Event
 	evidence []alert.Evidence
+	pruned   []string // how PruneAlerts was asked
 }
 
 var errStore = errors.New("the disk is full")
@@ -148,6 +151,13 @@ func (s *memoryAlerts) PruneEvents(context.Context, time.Time, int, int64) (int,
 	return 0, nil
 }
 func (s *memoryAlerts) PruneDevice(context.Context, string, int, int64) (int, error) { return 0, nil }
+
+func (s *memoryAlerts) PruneAlerts(_ context.Context, before time.Time, keep int) (old, many int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pruned = append(s.pruned, fmt.Sprintf("before %s, beyond %d", before.Format(time.RFC3339), keep))
+	return 2, 3, nil
+}
 
 type acked struct{ t *testing.T }
 
@@ -534,3 +544,54 @@ func BenchmarkDetector(b *testing.B) {
 type ignore struct{}
 
 func (ignore) Acked(uint64, error) {}
+
+// Alerts are forgotten minute by minute, by the age that the operator set, and counted.
+func TestDetector_ForgetsAlerts(t *testing.T) {
+	t.Parallel()
+	for set, want := range map[time.Duration]string{0: "before 2025-10-04T03:05:05Z", 30 * 24 * time.Hour: "before 2025-12-03T03:05:05Z", time.Hour: "before 2025-12-26T03:05:05Z"} {
+		synctest.Test(t, func(t *testing.T) {
+			s, metrics := &memoryAlerts{}, prometheus.NewRegistry()
+			began := time.Now()
+			d, err := New(Config{
+				Log: quiet{}, Intel: func() *intel.Set { return nil }, Alerts: s, AlertAge: set, Registerer: metrics, Logger: slog.New(slog.DiscardHandler),
+				Now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Since(began)) },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithTimeout(t.Context(), 90*time.Second)
+			defer stop()
+			if err := d.Run(ctx); err != nil {
+				t.Error(err)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.pruned) != 1 || s.pruned[0] != want+", beyond 1000000" {
+				t.Errorf("set to %v: %q, want %q", set, s.pruned, want)
+			}
+			families, err := metrics.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts := map[string]float64{}
+			for _, f := range families {
+				if f.GetName() == "vauban_defender_alerts_forgotten_total" {
+					for _, m := range f.GetMetric() {
+						counts[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+					}
+				}
+			}
+			if diff := cmp.Diff(map[string]float64{"age": 2, "bound": 3}, counts); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// quiet is a log to which nothing comes.
+type quiet struct{}
+
+func (quiet) Work(ctx context.Context, _ string, _ func(bus.Entry) error) error {
+	<-ctx.Done()
+	return nil
+}

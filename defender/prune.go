@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/record"
 )
 
@@ -59,7 +60,7 @@ func (d *Detector) keepBounds(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			d.pruneOnce(ctx, time.Now())
+			d.pruneOnce(ctx, d.cfg.Now())
 		}
 	}
 }
@@ -73,5 +74,18 @@ func (d *Detector) pruneOnce(ctx context.Context, now time.Time) {
 	}
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("old security events are still there; they are removed later", "err", err)
+	}
+	d.pruneAlerts(ctx, now)
+}
+
+func (d *Detector) pruneAlerts(ctx context.Context, now time.Time) {
+	old, many, err := d.cfg.Alerts.PruneAlerts(ctx, now.Add(-d.cfg.AlertAge), alert.MaxAlerts)
+	d.m.forgotten.WithLabelValues("age").Add(float64(old))
+	d.m.forgotten.WithLabelValues("bound").Add(float64(many))
+	if many > 0 {
+		d.log.Warn("there are more alerts than are kept; the oldest closed ones went first", "gone", many, "kept", alert.MaxAlerts)
+	}
+	if err != nil && ctx.Err() == nil {
+		d.log.Warn("old alerts are still there; they are removed later", "err", err)
 	}
 }

@@ -66,6 +66,7 @@ type Config struct {
 	PKI        string   // folder of certificates; made when it is missing
 	Intel      string   // folder of indicator lists; made when it is missing
 	RetroDays  int      // how many days of flows new indicators are compared with; 0: none
+	AlertDays  int      // how many days closed alerts are kept; 0: 90
 	Blobs      string   // folder of the files that devices store; made when it is missing. Empty: they may not
 	BlobHosts  []string // hosts whose containers imports and exports may use, beside this server and loopback (storage/azblob)
 	Routed     string   // folder of routed messages; made when it is needed
@@ -320,7 +321,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	}
 	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.reported,
 		Host:      host.New(host.Config{List: func() host.List { return n.intel.Current() }, Previous: defender.Previous(n.State)}),
-		Behaviour: n.security.behaviour, Learned: n.State, Logger: n.log, Registerer: n.metrics})
+		Behaviour: n.security.behaviour, Learned: n.State, AlertAge: time.Duration(n.cfg.AlertDays) * 24 * time.Hour, Logger: n.log, Registerer: n.metrics})
 	if err != nil {
 		return err
 	}

@@ -229,7 +229,21 @@ type Store interface {
 	Unsuppress(ctx context.Context, id string, now time.Time) (shown int, err error)
 	// Wake forgets suppressions that expired, and opens what they held back.
 	Wake(ctx context.Context, now time.Time) (shown int, err error)
+
+	// PruneAlerts forgets the closed alerts that did not change since before, and the dismissals of that time; and of what is beyond keep
+	// the closed ones first, then those that are held back, then open ones, each the oldest first. It returns how many went for either
+	// reason.
+	PruneAlerts(ctx context.Context, before time.Time, keep int) (old, many int, err error)
 }
+
+// What is kept of alerts.
+const (
+	MaxAlerts = 1_000_000
+	// MaxAge is how long closed alerts are kept unless the operator says otherwise, as in Azure.
+	MaxAge = 90 * 24 * time.Hour
+	// MinAge is how long they are kept at least: for as long as the log may give a message again that raised one.
+	MinAge = 7 * 24 * time.Hour
+)
 
 // Label joins texts for people.
 func Label(ss []string) string { return strings.Join(ss, ", ") }

@@ -140,6 +140,84 @@ func Alerts(t *testing.T, open Open) {
 		}
 	})
 
+	keptOf := func(t *testing.T, s Store) (ids []string) {
+		t.Helper()
+		for _, a := range must(s.Alerts(t.Context(), alert.Filter{}))(t) {
+			ids = append(ids, a.ID)
+		}
+		slices.Reverse(ids)
+		return ids
+	}
+
+	t.Run("what is kept", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		at := func(day int) time.Time { return Start.Add(time.Duration(day) * 24 * time.Hour) }
+		for i, id := range []string{"open", "dismissed", "resolved", "suppressed", "late", "open2", "grown", "resolved2"} {
+			raise(t, s, sample(id, id, "192.0.2.1", uint64(i+1)))
+		}
+		judge := func(id string, status alert.Status, day int) {
+			t.Helper()
+			must(s.Judge(ctx, id, alert.Verdict{Status: status, By: "ada", Time: at(day)}))(t)
+		}
+		judge("late", alert.Resolved, 9) // closed later than those behind it
+		judge("dismissed", alert.Dismissed, 2)
+		judge("resolved", alert.Resolved, 3)
+		judge("resolved2", alert.Resolved, 5)
+		judge("grown", alert.Resolved, 1)
+		again := sample("x", "grown", "192.0.2.1", 99)
+		again.LastSeen = at(2)
+		raise(t, s, again) // it is open again
+		must(s.Suppress(ctx, alert.Suppression{ID: "s", Device: "suppressed", By: "ada", Created: at(1), Expires: at(50)}))(t)
+		left := func(what string, want ...string) {
+			t.Helper()
+			same(t, what, keptOf(t, s), want)
+		}
+		prune := func(day, keep, wantOld, wantMany int) {
+			t.Helper()
+			old, many, err := s.PruneAlerts(ctx, at(day), keep)
+			ok(t, err)
+			if old != wantOld || many != wantMany {
+				t.Errorf("forgotten: %d of age, %d beyond %d; want %d, %d", old, many, keep, wantOld, wantMany)
+			}
+		}
+		prune(2, 100, 0, 0)
+		left("closed on the day itself", "open", "dismissed", "resolved", "suppressed", "late", "open2", "grown", "resolved2")
+		prune(4, 100, 2, 0)
+		left("closed before the fourth day", "open", "suppressed", "late", "open2", "grown", "resolved2")
+		prune(4, 6, 0, 0)
+		prune(4, 5, 0, 1)
+		left("the first that was closed", "open", "suppressed", "late", "open2", "grown")
+		prune(4, 3, 0, 2)
+		left("closed before suppressed", "open", "open2", "grown")
+		prune(4, 1, 0, 2)
+		left("the oldest open ones, when there is nothing else", "grown")
+		prune(100, 1, 0, 0)
+		left("open ones know no age", "grown")
+		raise(t, s, sample("many", "many", "192.0.2.1", 1))
+
+		// Dismissals of a type and day go with the alerts they were about.
+		key := alert.AggregateKey{Type: "IoT_X", Day: "2026-01-02"}
+		must(s.DismissAggregate(ctx, key, alert.Verdict{By: "ada", Time: at(3)}))(t)
+		prune(4, 100, 2, 0)
+		got, _ := raise(t, s, sample("after", "d", "192.0.2.1", 1))
+		same(t, "after the dismissal is forgotten", got.Status, alert.Open)
+	})
+
+	t.Run("more than a step at once", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		var as []alert.Alert
+		for i := range 1100 {
+			as = append(as, sample(fmt.Sprint("a", i), fmt.Sprint("d", i), "192.0.2.1", uint64(i+1)))
+		}
+		must(s.Record(ctx, nil, as))(t)
+		must(s.DismissAggregate(ctx, alert.AggregateKey{Type: "IoT_X", Day: "2026-01-02"}, alert.Verdict{By: "ada", Time: Start}))(t)
+		old, many, err := s.PruneAlerts(ctx, Start.Add(time.Hour), 10)
+		ok(t, err)
+		if old != 1100 || many != 0 {
+			t.Errorf("%d and %d were forgotten, want all 1100 by age", old, many)
+		}
+	})
+
 	t.Run("a reader who continues misses nothing", func(t *testing.T) {
 		s, ctx := open(t), t.Context()
 		stop := make(chan struct{})

@@ -11,3 +11,6 @@ CREATE TABLE containments_by_id (
 INSERT INTO containments_by_id SELECT device, level, reason, by_whom, since, before FROM containments;
 DROP TABLE containments;
 ALTER TABLE containments_by_id RENAME TO containments;
+
+-- Closed alerts are forgotten by age; open ones are not looked at for it.
+CREATE INDEX alerts_closed ON alerts (changed, sequence) WHERE status IN ('dismissed', 'resolved');
