@@ -316,21 +316,3 @@ func (g *Guard) users(names string) string {
 	}
 	return strings.Join(masked, ";")
 }
-
-// Command is what a command line becomes: its first word, and a mark when there were more.
-func Command(line string) string {
-	line = strings.TrimSpace(line)
-	if line == "" {
-		return ""
-	}
-	end := strings.IndexAny(line, " \t\r\n")
-	if q := line[0]; q == '"' || q == '\'' {
-		if closing := strings.IndexByte(line[1:], q); closing >= 0 {
-			end = closing + 2
-		}
-	}
-	if end < 0 || end == len(line) {
-		return line
-	}
-	return line[:end] + " [masked]"
-}

@@ -21,6 +21,15 @@ func TestCommand(t *testing.T) {
 	for line, want := range map[string]string{
 		"": "", "  ": "", "ls": "ls", "ls -l /home/ada": "ls [masked]", "\tcurl\tx": "curl [masked]",
 		`"C:\Program Files\a.exe" /x`: `"C:\Program Files\a.exe" [masked]`, `'sh' -c x`: "'sh' [masked]", `"never closed x`: `"never [masked]`, `"a"`: `"a"`,
+		// Variables that are set for the command.
+		"PASSWORD=x": "PASSWORD=[masked]", "PASSWORD=x mysql -u root": "PASSWORD=[masked] mysql [masked]", "A=1 B=2 c": "A=[masked] B=[masked] c",
+		`TOKEN="a b" curl x`: "TOKEN=[masked] curl [masked]", `TOKEN='a " b' curl`: "TOKEN=[masked] curl", `TOKEN=a\ b curl`: "TOKEN=[masked] curl",
+		`T="a\" b" curl`: "T=[masked] curl", "A= b": "A=[masked] b", "A[0]=x B+=y c d": "A[0]=[masked] B+=[masked] c [masked]", "a.b=c d": "a.b=c [masked]",
+		`T="never closed curl x`: "T=[masked]", "T=$(cat /etc/key) curl": "T=[masked] [masked]", "T=`cat key` curl": "T=[masked] [masked]", `T="$(cat key)" curl`: "T=[masked] [masked]",
+		"T=x;curl y": "T=[masked] [masked]", `"T=a b" curl`: "[masked]", `'T=a' curl`: "[masked]", `"T=a b`: "[masked]", `T='$(x)' c`: "T=[masked] c",
+		// Words that end without a space.
+		"cd;PASSWORD=x y": "cd [masked]", "a|b": "a [masked]", "a>f": "a [masked]", "(cd x)": "[masked]", "$(cat key)": "[masked]", "a$(b)": "a [masked]", "`cat key`": "[masked]",
+		"[ -f x ]": "[ [masked]", "$HOME/bin/a b": "$HOME/bin/a [masked]",
 	} {
 		if got := privacy.Command(line); got != want {
 			t.Errorf("%q became %q, want %q", line, got, want)
@@ -164,4 +173,22 @@ func TestGuard_Refuses(t *testing.T) {
 	if a, b := g.Pseudonym("ada"), g.Pseudonym("bob"); a == b || a != g.Pseudonym("ada") || strings.Contains(a, "ada") {
 		t.Errorf("pseudonyms %s, %s", a, b)
 	}
+}
+
+// Nothing behind the first word is kept, and no value of a variable, whatever the line looks like.
+func FuzzCommand(f *testing.F) {
+	for _, line := range []string{"ls -l", `A="b c" d`, "A=$(x) b", `"a b" c`, "\\", `A=\`, "A['=b", "'"} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		if strings.Contains(line, "s3cret") || strings.Contains("[masked]", line) {
+			return
+		}
+		for _, l := range []string{"A=s3cret" + line, `A="s3cret ` + line, "A='s3cret" + line, "ls " + line + " s3cret"} {
+			got := privacy.Command(l)
+			if strings.Contains(got, "s3cret") && !strings.ContainsAny(line, `"'`) {
+				t.Errorf("%q became %q", l, got)
+			}
+		}
+	})
 }
