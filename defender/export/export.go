@@ -333,15 +333,16 @@ func (c Config) Redacted() Config {
 	return c
 }
 
-// restore puts secrets of old where c, which somebody read and changed, has none. They do not go to another place than they were given for.
+// restore puts secrets of old where c, which somebody read and changed, has none. They do not go to another place than they were given for,
+// and another place is also what proves by another certificate to be the same.
 func (c *Config) restore(old *Config) error {
-	moved := old == nil || c.URL != old.URL || c.Address != old.Address || c.Transport != old.Transport || c.Kind != old.Kind
+	moved := old == nil || c.URL != old.URL || c.Address != old.Address || c.Transport != old.Transport || c.Kind != old.Kind || c.CA != old.CA || c.ServerName != old.ServerName
 	take := func(name string, s *string, before func() string) error {
 		if *s != redacted {
 			return nil
 		}
 		if moved {
-			return fault.New(fault.Invalid, "export %s: it goes to another place now; give its %s again", c.Name, name)
+			return fault.New(fault.Invalid, "export %s: it goes to another place now, or trusts another certificate; give its %s again", c.Name, name)
 		}
 		*s = before()
 		return nil

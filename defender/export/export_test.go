@@ -1,7 +1,9 @@
 package export
 
 import (
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"strings"
 	"testing"
@@ -96,6 +98,17 @@ func TestManager_Secrets(t *testing.T) {
 	if c := store.exports["x"].Config; c.Token != "s3cret1" || c.SigningKey != "s3cret2" || c.Headers["K"] != "s3cret3" || c.MinSeverity != "High" {
 		t.Errorf("changed: %+v", c)
 	}
+	cert := newReceives(t)
+	for what, c := range map[string]func(c *Config){
+		"another port": func(c *Config) { c.URL = "https://x.example:8443/in" },
+		"another certificate that is trusted": func(c *Config) { c.CA = cert.ca() },
+	} {
+		moved := shown.Config
+		c(&moved)
+		if _, _, err := m.Put(t.Context(), moved); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "again") {
+			t.Errorf("%s, with its secrets: %v", what, err)
+		}
+	}
 	moved := shown.Config
 	moved.URL = "https://evil.example/in"
 	if _, _, err := m.Put(t.Context(), moved); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "again") {
@@ -110,4 +123,39 @@ func TestManager_Secrets(t *testing.T) {
 	if _, _, err := m.Put(t.Context(), fresh); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a new one with no secrets: %v", err)
 	}
+}
+
+// Neither does the key of the certificate that is shown to a syslog server, when the server has another name or trust.
+func TestManager_SecretsOfSyslog(t *testing.T) {
+	t.Parallel()
+	cert := newReceives(t)
+	own, key := pair(t)
+	m, _ := over(t, Config{Kind: Syslog, Address: "siem.example:6514", Certificate: own, Key: key})
+	shown, err := m.Export(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]func(c *Config){
+		"another name": func(c *Config) { c.ServerName = "other.example" }, "another certificate": func(c *Config) { c.CA = cert.ca() },
+	} {
+		moved := shown.Config
+		c(&moved)
+		if _, _, err := m.Put(t.Context(), moved); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "again") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, _, err := m.Put(t.Context(), shown.Config); err != nil {
+		t.Errorf("unchanged: %v", err)
+	}
+}
+
+// pair is a certificate with its key.
+func pair(t *testing.T) (certificate, key string) {
+	t.Helper()
+	c := newReceives(t).TLS.Certificates[0]
+	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }

@@ -159,19 +159,39 @@ func (c Config) Redacted() Config {
 	return c
 }
 
-// restore puts secrets of old where c, which somebody read and changed, has none.
-func (c *Config) restore(old Config) {
-	for name, v := range c.Headers {
-		if v == redacted {
-			c.Headers[name] = old.Headers[name]
+// restore puts secrets of old where c, which somebody read and changed, has none. They do not go to another server than they were given
+// for, and another is also what proves by another certificate to be the same. fault.Invalid.
+func (c *Config) restore(old *Config) error {
+	take := func(name string, s *string, before func() string) error {
+		if *s != redacted {
+			return nil
 		}
+		if old == nil || !sameServer(c.URL, old.URL) || c.CA != old.CA {
+			return fault.New(fault.Invalid, "feed %s: it comes from another server now, or trusts another certificate; give its %s again", c.Name, name)
+		}
+		*s = before()
+		return nil
 	}
-	if c.Password == redacted {
-		c.Password = old.Password
+	for name, v := range c.Headers {
+		if err := take("header "+name, &v, func() string { return old.Headers[name] }); err != nil {
+			return err
+		}
+		c.Headers[name] = v
 	}
-	if c.Token == redacted {
-		c.Token = old.Token
+	if err := take("password", &c.Password, func() string { return old.Password }); err != nil {
+		return err
 	}
+	return take("token", &c.Token, func() string { return old.Token })
+}
+
+// sameServer reports whether two addresses have scheme, host and port in common.
+func sameServer(a, b string) bool {
+	x, err := url.Parse(a)
+	if err != nil {
+		return false
+	}
+	y, err := url.Parse(b)
+	return err == nil && x.Scheme == y.Scheme && x.Host == y.Host
 }
 
 // sameSource reports whether both fetch the same, so that one may go on where the other was.

@@ -325,6 +325,46 @@ func TestManager_HTTP(t *testing.T) {
 	b.want("203.0.113.6", "")
 }
 
+// Secrets do not follow a feed to another server, nor to one that is trusted by another certificate.
+func TestManager_SecretsStay(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.put(feed.Config{Name: "web", Format: format.List, URL: "https://feeds.example:8443/a", Headers: map[string]string{"Auth-Key": "k"}, User: "u", Password: "p", Disabled: true})
+	cert := httptest.NewTLSServer(http.NotFoundHandler())
+	cert.Close()
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate().Raw}))
+	for what, change := range map[string]func(c *feed.Config){
+		"another host":        func(c *feed.Config) { c.URL = "https://evil.example:8443/a" },
+		"another port":        func(c *feed.Config) { c.URL = "https://feeds.example/a" },
+		"without TLS":         func(c *feed.Config) { c.URL = "http://feeds.example:8443/a" },
+		"another certificate": func(c *feed.Config) { c.CA = ca },
+		"a new feed":          func(c *feed.Config) { c.Name = "other" },
+		"only a header":       func(c *feed.Config) { c.URL, c.User, c.Password = "https://evil.example/a", "", "" },
+	} {
+		f, err := b.Feed(t.Context(), "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(&f.Config)
+		if _, err := b.Put(t.Context(), f.Config); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "again") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if f.Headers, f.Password = map[string]string{"Auth-Key": "k2"}, "p2"; f.User == "" {
+			f.Password = ""
+		}
+		if _, err := b.Put(t.Context(), f.Config); err != nil {
+			t.Errorf("%s, with new secrets: %v", what, err)
+		}
+		b.put(feed.Config{Name: "web", Format: format.List, URL: "https://feeds.example:8443/a", Headers: map[string]string{"Auth-Key": "k"}, User: "u", Password: "p", Disabled: true})
+	}
+	f, err := b.Feed(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.URL = "https://feeds.example:8443/b"
+	b.put(f.Config)
+}
+
 func TestManager_Packed(t *testing.T) {
 	t.Parallel()
 	b, s := newBench(t), serve(t)

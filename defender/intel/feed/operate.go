@@ -45,13 +45,16 @@ func (m *Manager) Put(ctx context.Context, c Config) (Feed, error) {
 	}
 	err = m.cfg.Store.PutFeed(ctx, c.Name, func(old *Feed) (Feed, error) {
 		next := Feed{Config: c}
-		if old != nil {
-			next.restore(old.Config)
-			if next.sameSource(&old.Config) {
-				next.State = old.State
-				next.State.NextAttempt = m.cfg.Now() // whatever changed may be what it failed by
-				next.State.Failures = 0
-			}
+		if old == nil {
+			return next, next.restore(nil)
+		}
+		if err := next.restore(&old.Config); err != nil {
+			return next, err
+		}
+		if next.sameSource(&old.Config) {
+			next.State = old.State
+			next.State.NextAttempt = m.cfg.Now() // whatever changed may be what it failed by
+			next.State.Failures = 0
 		}
 		return next, nil
 	})
