@@ -159,6 +159,31 @@ func TestService_NamesOfAddresses(t *testing.T) {
 	})
 }
 
+// What one device says of a name is learned for that device alone: who was taken over makes its peer nobody else's.
+func TestService_NamesLearnedFromOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, 3)
+		defer func() { s.stop() }()
+		ctx := t.Context()
+		must(s.Learn(ctx, plant, "ann", brief))(t)
+		s.hours(2, func(_ int, device string) []iot.Message {
+			messages := []iot.Message{report(device, out("192.0.2.99:443"))}
+			if device == "d0" {
+				messages = append([]iot.Message{says(device, "DNS", `{"Name":"updates.example","Addresses":["192.0.2.99"]}`)}, messages...)
+			}
+			return messages
+		})
+		b := must(s.Propose(ctx, plant, "ann"))(t)
+		if e := find(t, b, "updates.example", "443"); e.Devices != 1 {
+			t.Errorf("by its name: %+v", e)
+		}
+		if e := find(t, b, "192.0.2.99", "443"); e.Devices != 2 {
+			t.Errorf("by its address: %+v", e)
+		}
+	})
+}
+
 func TestService_BoundsWhatOneDeviceDoes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -294,6 +294,67 @@ func TestEngine_GroupsKnow(t *testing.T) {
 	}
 }
 
+// flooded is what leaves no doubt that a device was taken over.
+var flooded = flowOf("UDP", 50000, "203.1.2.3:80", 0, 600_000_000)
+
+// Devices that were caught teach their group nothing: a botnet does not make its own host usual.
+func TestEngine_CaughtDevicesTeachNobody(t *testing.T) {
+	t.Parallel()
+	for _, caught := range []bool{false, true} {
+		l := newLab(t)
+		board := l.id
+		for p := range 5 {
+			l.id = iot.ID{Device: fmt.Sprintf("peer-%d", p)}
+			if caught {
+				l.window(flooded)
+			}
+			l.window(flowOf("TCP", 50000, "203.0.113.7:8883", 900, 400))
+		}
+		if caught {
+			l.want(alert.DenialOfService)
+		}
+		l.id, l.found = board, nil
+		for range 100 {
+			l.wait(2 * time.Minute)
+			l.window(flowOf("TCP", 50002, "203.0.113.9:8883", 300, 250))
+		}
+		if caught {
+			l.want(alert.Beaconing)
+		} else {
+			l.want()
+		}
+	}
+}
+
+// Nor do they teach themselves: what a device begins after it was caught is not of its normal life, though it is young.
+func TestEngine_CaughtDevicesLearnNothing(t *testing.T) {
+	t.Parallel()
+	for _, caught := range []bool{false, true} {
+		l := newLab(t)
+		l.id = iot.ID{Device: "young"}
+		for i := range 26 {
+			l.wait(time.Hour)
+			l.window(flowOf("TCP", 50001, "198.51.100.10:8883", 120, 400))
+			if i == 1 && caught {
+				l.window(flooded)
+			}
+			if i == 2 {
+				l.window(flowOf("TCP", 50002, "203.0.113.9:8883", 300, 250))
+			}
+		}
+		l.found = nil
+		for range 100 {
+			l.wait(2 * time.Minute)
+			l.window(flowOf("TCP", 50002, "203.0.113.9:8883", 300, 250))
+		}
+		if caught {
+			l.want(alert.Beaconing)
+		} else {
+			l.want()
+		}
+	}
+}
+
 // A message is judged once; a finding is told again only after a while.
 func TestEngine_OnceEach(t *testing.T) {
 	t.Parallel()
