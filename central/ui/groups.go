@@ -2,6 +2,9 @@ package ui
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -17,7 +20,7 @@ import (
 type Groups interface {
 	Groups(ctx context.Context) (names []string, rules map[string]group.Rules, err error)
 	Group(ctx context.Context, name string) (group.Rules, error)
-	Put(ctx context.Context, name string, r group.Rules) (created bool, err error)
+	Change(ctx context.Context, name string, change func(group.Rules) (group.Rules, error)) (created bool, err error)
 	Delete(ctx context.Context, name string) (existed bool, err error)
 }
 
@@ -163,6 +166,12 @@ type ruleView struct {
 	Addresses         bool // the values are addresses and ranges
 }
 
+// Was tells whether the rule is still what a form showed.
+func (v ruleView) Was() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%t %d %d %q %q", v.Enabled, v.Min, v.Max, v.Window, v.Values))
+	return hex.EncodeToString(sum[:8])
+}
+
 // groupBody is the page of one group.
 type groupBody struct {
 	Name     string
@@ -276,65 +285,80 @@ func (c *Console) changeGroup(w http.ResponseWriter, r *http.Request, _ *session
 	return nil
 }
 
-// changeRule puts one rule of a form into those of a group, which are checked as the API's are.
+// changeRule puts one rule of a form into those of a group, which are checked as the API's are. Whoever saw another rule than the one that
+// stands changes nothing.
 func (c *Console) changeRule(r *http.Request, name string) error {
 	ctx, form := r.Context(), r.PostForm
-	rules, _, err := c.rulesOf(ctx, name)
-	if err != nil {
-		return err
-	}
-	rules = rules.All()
-	kind, on := form.Get("rule"), form.Get("enabled") != ""
+	list, kind, on := form.Get("list"), form.Get("rule"), form.Get("enabled") != ""
 	rest.Note(ctx, "rule", kind, "enabled", on)
-	found := false
-	switch list := form.Get("list"); list {
+	var least, most int
+	var values []string
+	window := strings.TrimSpace(form.Get("window"))
+	switch list {
 	case windowList, thresholdList:
-		least, err := wholeNumber(form.Get("min"), "minimum")
-		if err != nil {
+		var err error
+		if least, err = wholeNumber(form.Get("min"), "minimum"); err != nil {
 			return err
 		}
-		most, err := wholeNumber(form.Get("max"), "maximum")
-		if err != nil {
+		if most, err = wholeNumber(form.Get("max"), "maximum"); err != nil {
 			return err
 		}
 		rest.Note(ctx, "min", least, "max", most)
+		if list == windowList {
+			rest.Note(ctx, "window", window)
+		}
+	case allowList, denyList:
+		values = lines(form.Get("values"))
+		rest.Note(ctx, "values", len(values))
+	}
+	_, err := c.cfg.Groups.Change(ctx, name, func(rules group.Rules) (group.Rules, error) {
+		stands, ok := ruleOf(rules, list, kind)
+		if !ok {
+			return rules, fault.New(fault.NotFound, "There is no such rule.")
+		}
+		if stands.Was() != form.Get("was") {
+			return rules, fault.New(fault.PreconditionFailed, "Meanwhile somebody changed this rule. Look at it again.")
+		}
+		rules = rules.All()
 		for i := range rules.Window {
 			if x := &rules.Window[i]; list == windowList && x.RuleType == kind {
-				x.IsEnabled, x.Min, x.Max, x.Window, found = on, least, most, strings.TrimSpace(form.Get("window")), true
-				rest.Note(ctx, "window", x.Window)
+				x.IsEnabled, x.Min, x.Max, x.Window = on, least, most, window
 			}
 		}
 		for i := range rules.Threshold {
 			if x := &rules.Threshold[i]; list == thresholdList && x.RuleType == kind {
-				x.IsEnabled, x.Min, x.Max, found = on, least, most, true
+				x.IsEnabled, x.Min, x.Max = on, least, most
 			}
 		}
-	case allowList, denyList:
-		values := lines(form.Get("values"))
-		rest.Note(ctx, "values", len(values))
 		for i := range rules.Allow {
 			if x := &rules.Allow[i]; list == allowList && x.RuleType == kind {
-				x.IsEnabled, x.Values, found = on, values, true
+				x.IsEnabled, x.Values = on, values
 			}
 		}
 		for i := range rules.Deny {
 			if x := &rules.Deny[i]; list == denyList && x.RuleType == kind {
-				x.IsEnabled, x.Values, found = on, values, true
+				x.IsEnabled, x.Values = on, values
+			}
+		}
+		text, err := rules.Text()
+		if err != nil {
+			return rules, err
+		}
+		return group.Parse(text)
+	})
+	return err
+}
+
+// ruleOf is a rule as it stands.
+func ruleOf(rules group.Rules, list, kind string) (ruleView, bool) {
+	for _, l := range ruleLists("", rules) {
+		for _, v := range l.Rules {
+			if l.ID == list && v.Type == kind {
+				return v, true
 			}
 		}
 	}
-	if !found {
-		return fault.New(fault.NotFound, "There is no such rule.")
-	}
-	text, err := rules.Text()
-	if err != nil {
-		return err
-	}
-	if rules, err = group.Parse(text); err != nil {
-		return err
-	}
-	_, err = c.cfg.Groups.Put(ctx, name, rules)
-	return err
+	return ruleView{}, false
 }
 
 func wholeNumber(s, what string) (int, error) {

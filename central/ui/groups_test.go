@@ -6,6 +6,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,9 +39,22 @@ func TestGroup_RulesAreChangedByForms(t *testing.T) {
 		t.Errorf("the page has %d rules over time, want 16", n)
 	}
 	const rule = "MqttD2CMessagesNotInAllowedRange"
-	send := func(pairs ...string) (int, string) {
+	// was is what the page shows of a rule.
+	was := func(list, kind string) string {
+		t.Helper()
+		_, rest, _ := strings.Cut(w.page(t, "/console/group?name=plant"), `name="list" value="`+list+`"><input type="hidden" name="rule" value="`+kind+`"><input type="hidden" name="was" value="`)
+		v, _, _ := strings.Cut(rest, `"`)
+		return v
+	}
+	post := func(pairs ...string) (int, string) {
 		rec := w.ask("POST", "/console/group", query(append([]string{"name", "plant"}, pairs...)...).Encode(), with(c))
 		return rec.Code, rec.Body.String()
+	}
+	send := func(pairs ...string) (int, string) {
+		if len(pairs) > 5 && pairs[1] == "rule" {
+			pairs = append(slices.Clone(pairs), "was", was(pairs[3], pairs[5]))
+		}
+		return post(pairs...)
 	}
 	for name, tc := range map[string]struct {
 		form   []string
@@ -73,6 +87,25 @@ func TestGroup_RulesAreChangedByForms(t *testing.T) {
 		if status, body := send(form...); status != 303 {
 			t.Fatalf("%q: %d %s", form, status, text(t, body))
 		}
+	}
+	// Of two who saw the same rule the second changes nothing, and of two rules none is lost.
+	saw, other := was("deny", group.UserDenied), was("window", rule)
+	if status, _ := post("do", "rule", "list", "deny", "rule", group.UserDenied, "values", "mallory", "was", saw); status != 303 {
+		t.Errorf("the first: %d", status)
+	}
+	for name, seen := range map[string]string{"the second": saw, "who saw nothing": ""} {
+		if status, body := post("do", "rule", "list", "deny", "rule", group.UserDenied, "values", "eve", "was", seen); status != 412 || !strings.Contains(text(t, body), "Meanwhile somebody changed this rule.") {
+			t.Errorf("%s: %d %s", name, status, text(t, body))
+		}
+	}
+	if status, _ := post("do", "rule", "list", "window", "rule", rule, "enabled", "on", "min", "1", "max", "50", "window", "PT5M", "was", other); status != 303 {
+		t.Errorf("another rule: %d", status)
+	}
+	if r, err := w.groups.Group(t.Context(), "plant"); err != nil || fmt.Sprint(r.All().Deny[2].Values) != "[mallory]" {
+		t.Errorf("both are there: %+v, %v", r.All().Deny[2], err)
+	}
+	if status, _ := send("do", "rule", "list", "deny", "rule", group.UserDenied, "values", "root"); status != 303 {
+		t.Errorf("who looks again: %d", status)
 	}
 	r, err := w.groups.Group(t.Context(), "plant")
 	if err != nil {

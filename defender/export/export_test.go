@@ -100,7 +100,7 @@ func TestManager_Secrets(t *testing.T) {
 	}
 	cert := newReceives(t)
 	for what, c := range map[string]func(c *Config){
-		"another port": func(c *Config) { c.URL = "https://x.example:8443/in" },
+		"another port":                        func(c *Config) { c.URL = "https://x.example:8443/in" },
 		"another certificate that is trusted": func(c *Config) { c.CA = cert.ca() },
 	} {
 		moved := shown.Config

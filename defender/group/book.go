@@ -84,16 +84,29 @@ func (b *Book) Group(ctx context.Context, name string) (Rules, error) {
 
 // Put keeps the rules of a group, which Parse returned; created tells whether it is new.
 func (b *Book) Put(ctx context.Context, name string, r Rules) (created bool, err error) {
+	return b.Change(ctx, name, func(Rules) (Rules, error) { return r, nil })
+}
+
+// Change is Put of what a function makes of the rules that stand, which are none of a new group, so that no change between is lost. It may run
+// more than once; its error is returned, and nothing changes.
+func (b *Book) Change(ctx context.Context, name string, change func(Rules) (Rules, error)) (created bool, err error) {
 	if err := CheckName(name); err != nil {
 		return false, err
 	}
 	err = b.change(ctx, func(all map[string]Rules) error {
-		_, stands := all[name]
+		now, stands := all[name]
+		if !stands {
+			now = Empty()
+		}
 		created = !stands && name != Default
 		if !stands && len(all) >= MaxGroups {
 			return fault.New(fault.QuotaExceeded, "there are %d security groups already", MaxGroups)
 		}
-		all[name] = r
+		next, err := change(now)
+		if err != nil {
+			return err
+		}
+		all[name] = next
 		return nil
 	})
 	return created, err

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -376,5 +377,60 @@ func TestAll_ListsEveryRule(t *testing.T) {
 	}
 	if on != 3+9+100+1000 {
 		t.Errorf("what was set is not what is listed: %+v", all)
+	}
+}
+
+// atomic is a store that several servers share.
+type atomic struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (s *atomic) Setting(context.Context, string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text, nil
+}
+
+func (s *atomic) UpdateSetting(_ context.Context, _ string, change func([]byte) ([]byte, error)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := change(s.text)
+	if err == nil {
+		s.text = text
+	}
+	return err
+}
+
+// Changes that two servers make at once are both there.
+func TestBook_ChangesAtOnce(t *testing.T) {
+	t.Parallel()
+	s := &atomic{}
+	var wg sync.WaitGroup
+	for n := range 2 {
+		b := NewBook(s, nil)
+		wg.Go(func() {
+			for i := range 50 {
+				if _, err := b.Change(t.Context(), "plant", func(r Rules) (Rules, error) {
+					r = r.All()
+					r.Deny[0].Values = append(slices.Clone(r.Deny[0].Values), fmt.Sprintf("%d-%d", n, i))
+					return r, nil
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b := NewBook(s, nil)
+	r, err := b.Group(t.Context(), "plant")
+	if err != nil || len(r.Deny[0].Values) != 100 {
+		t.Errorf("%d of 100 values are there, %v", len(r.Deny[0].Values), err)
+	}
+	if _, err := b.Change(t.Context(), "plant", func(r Rules) (Rules, error) { return Rules{}, fault.New(fault.PreconditionFailed, "no") }); !fault.Is(err, fault.PreconditionFailed) {
+		t.Errorf("refused: %v", err)
+	}
+	if again, err := b.Group(t.Context(), "plant"); err != nil || !reflect.DeepEqual(again, r) {
+		t.Errorf("after a refusal: %+v, %v", again, err)
 	}
 }
