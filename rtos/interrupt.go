@@ -190,14 +190,14 @@ func (k *Kernel) rearm() {
 		k.next = 0
 		return
 	}
-	n := k.limit
-	if k.real == nil {
-		n = min(n, k.tickAt)
-		if t, ok := k.waiting.first(); ok {
-			n = min(n, t)
-		}
+	if k.real != nil {
+		k.next = min(k.limit, k.now+k.real.lookAfter())
+		return
 	}
-	k.next = n
+	k.next = min(k.limit, k.tickAt)
+	if t, ok := k.waiting.first(); ok {
+		k.next = min(k.next, t)
+	}
 }
 
 // observe lets happen what is due: interrupts, and what they lead to. It is called wherever interrupts are

@@ -37,6 +37,8 @@ type Kernel struct {
 	fiber     *Thread // whose coroutine runs; nil while the scheduler itself does
 	unwinding *Thread // who is being ended
 
+	dispatches uint64
+
 	// Time.
 	clock      uint32
 	tickAt     Cycles
@@ -140,13 +142,11 @@ func (k *Kernel) run(t Cycles) error {
 		return k.stop
 	}
 	k.running = true
+	defer func() { k.running, k.fiber = false, nil }() // whatever ends the run, Goexit in a thread included
 	k.limit = t
 	k.rearm()
-	err := k.guard(k.schedule)
-	k.running = false
-	k.fiber = nil
-	if err != nil {
-		k.stop = err
+	if err := k.guard(k.schedule); err != nil {
+		return err
 	}
 	return k.stop
 }

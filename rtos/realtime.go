@@ -11,7 +11,8 @@ import (
 )
 
 // pacer drives a kernel in real time. A goroutine of its own looks at the monotonic clock twice in a tick and calls for the kernel's attention
-// when a tick is due; the kernel takes it at its next call, or at once when idle.
+// when a tick is due; the kernel takes it at its next call, or at once when idle. Where all processors are busy that goroutine may be
+// late by many milliseconds, so a kernel that is busy looks at the clock by itself as well, every few dozen calls.
 //
 // A tick that is late, because the machine was busy or interrupts were disabled, is not lost: ticks that are
 // missing are made up one at a time, half a tick apart, so that threads still run between them, in the order in which
@@ -26,6 +27,14 @@ type pacer struct {
 	ended   atomic.Bool
 	late    uint64
 	dropped uint64
+	jitter  uint32
+}
+
+// lookAfter is about how many cycles of calls pass before a busy kernel looks at the clock. The distance varies, so that ticks are
+// noticed everywhere in a loop of calls.
+func (p *pacer) lookAfter() Cycles {
+	p.jitter = p.jitter*1664525 + 1013904223
+	return 1024 + Cycles(p.jitter>>22)
 }
 
 const maxBehind = time.Second
@@ -113,6 +122,7 @@ func (p *pacer) deliver() {
 	now := time.Now()
 	due := int64(now.Sub(p.start) / p.period)
 	taken := p.taken.Load()
+	defer k.rearm()
 	if due <= taken || now.Sub(p.last) < p.period*3/8 {
 		return
 	}
@@ -126,7 +136,6 @@ func (p *pacer) deliver() {
 	p.taken.Store(taken + 1)
 	p.last = now
 	k.tick()
-	k.rearm()
 }
 
 // idle sleeps until a tick, a posted interrupt or the end of the run.
@@ -137,21 +146,24 @@ func (p *pacer) idle() bool {
 	return true
 }
 
-// compute keeps the processor busy for as long as c cycles last. Time that others take in between does not count.
+// compute keeps the processor busy for as long as c cycles last. Time in which other threads ran does not count.
 func (p *pacer) compute(c Cycles) {
 	k := p.k
 	left := k.Duration(c)
-	for last := time.Now(); ; {
-		if k.now >= k.next || k.attention.Load() {
+	last := time.Now()
+	for {
+		if due := int64(last.Sub(p.start)/p.period) > p.taken.Load(); due || k.now >= k.next || k.attention.Load() {
+			runs := k.dispatches
 			k.observe()
-			last = time.Now()
+			if runs != k.dispatches {
+				last = time.Now()
+			}
 		}
 		now := time.Now()
-		left -= now.Sub(last)
-		last = now
-		if left <= 0 {
+		if left -= now.Sub(last); left <= 0 {
 			return
 		}
+		last = now
 	}
 }
 

@@ -53,6 +53,7 @@ func (k *Kernel) schedule() {
 			}
 			k.current = t
 			t.runs++
+			k.dispatches++
 			k.slice = t.timeSlice
 			k.masked = t.masked
 			if k.cfg.StackChecking {
