@@ -1,6 +1,7 @@
 package rtos
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 )
@@ -58,10 +59,10 @@ func (k *Kernel) fault(t *Thread, v any) FaultAction {
 	if k.unwinding != nil {
 		return TerminateThread // its thread is being ended anyway
 	}
-	if f.Where != "thread" || t == nil || k.preemptDisable != 0 {
-		action = StopKernel // the kernel's own state may be half changed
+	if f.Where != "thread" || t == nil || t == &k.timers.thread || k.preemptDisable != 0 {
+		action = StopKernel // the kernel's own state may be half changed, or nothing would time out any more
 	}
-	if action == StopKernel && (k.stop == nil || k.stop == ErrStopped) {
+	if action == StopKernel && (k.stop == nil || errors.Is(k.stop, ErrStopped)) {
 		k.stop = &FaultError{f}
 		k.next = 0
 	}

@@ -77,7 +77,7 @@ func (m *Mutex) Delete() Status {
 	m.waiters = waitList{}
 	if m.owner != nil {
 		m.count = 1
-		m.put(k)
+		_ = m.put(k) // preemption is disabled: it is not asked who puts
 	}
 	k.wakeAll(w.head, w.count, Deleted)
 	k.preemptDisable--
@@ -297,7 +297,7 @@ func (k *Kernel) releaseMutexes(t *Thread) {
 	k.preemptDisable++
 	for t.owned != nil {
 		t.owned.count = 1
-		t.owned.put(k)
+		_ = t.owned.put(k) // preemption is disabled: it is not asked who puts
 	}
 	k.preemptDisable--
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/vauban-iot/vauban/internal/conform"
 )
 
 // The oracle: the scenarios of rtos §22, restated from ThreadX's regression suite. Each creates its objects in initialization and
@@ -22,6 +24,14 @@ type scenario struct {
 func all() []scenario {
 	return slices.Concat(threadScenarios, mutexScenarios, semaphoreScenarios, eventScenarios, prioritizeScenarios, queueScenarios, memoryScenarios,
 		timerScenarios, otherScenarios)
+}
+
+// proven are the items that a scenario, in all its modes, stands for as a whole.
+var proven = map[string][]string{
+	"S01": {"RTOS-9"}, "S02": {"RTOS-5"}, "S04": {"RTOS-5", "RTOS-7"}, "S06": {"RTOS-6", "RTOS-7"}, "S11": {"RTOS-15"}, "S22": {"RTOS-13"},
+	"S24": {"RTOS-11"}, "S25": {"RTOS-10", "RTOS-11"}, "S36": {"RTOS-14"}, "S08-S10": {"RTOS-14"}, "S45": {"RTOS-17"}, "S46": {"RTOS-17"},
+	"S50": {"RTOS-17"}, "S54": {"RTOS-18"}, "S56": {"RTOS-18"}, "S57": {"RTOS-19"}, "S58": {"RTOS-19"}, "S60": {"RTOS-20"}, "S63": {"RTOS-20"},
+	"S67": {"RTOS-23"}, "S70": {"RTOS-22"}, "S71": {"RTOS-22"}, "S72": {"RTOS-23"},
 }
 
 type oracle struct {
@@ -49,6 +59,7 @@ func TestOracle_VirtualTime(t *testing.T) {
 			t.Parallel()
 			for _, s := range all() {
 				t.Run(s.id+" "+s.name, func(t *testing.T) {
+					conform.Covers(t, proven[s.id]...)
 					o := &oracle{T: t}
 					// A clock that is slow for its tick makes the scenarios short; the odd length lets ticks drift against the loops.
 					o.start(Config{ClockHz: 1_003_700, Windows: mode.windows}, s)

@@ -14,8 +14,6 @@ func (b *bitmap) clear(p uint32) {
 	}
 }
 
-func (b *bitmap) has(p uint32) bool { return b.words[p/32]&(1<<(p%32)) != 0 }
-
 func (b *bitmap) empty() bool { return b.summary == 0 }
 
 // first is the best priority in a set that is not empty.

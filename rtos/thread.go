@@ -399,8 +399,11 @@ func (t *Thread) Terminate() Status {
 			}
 		}
 		k.releaseMutexes(t)
-		if t != k.current {
+		if t != k.fiber {
 			k.unwind(t)
+			if t == k.current {
+				k.leave() // it stood where the last run ended
+			}
 		}
 		k.preemptDisable--
 	}

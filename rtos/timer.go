@@ -38,7 +38,9 @@ func (k *Kernel) initTimers() {
 		w.slots[i].index = int8(i)
 	}
 	w.pending.index, w.again.index = -1, -1
-	k.createThread(&w.thread, ThreadConfig{Name: "System Timer Thread", Entry: k.expireForever, Stack: Region{controlStart - timerStack, timerStack}, Threshold: PreemptBelow(0)}, 0)
+	_ = k.createThread(&w.thread, ThreadConfig{
+		Name: "System Timer Thread", Entry: k.expireForever, Stack: Region{controlStart - timerStack, timerStack},
+	}, 0)
 }
 
 const timerStack = 1024

@@ -1,0 +1,5 @@
+//go:build !race
+
+package rtos
+
+const raceDetector = false
