@@ -114,6 +114,7 @@ func (k *Kernel) Interrupt(isr func()) error {
 }
 
 func (k *Kernel) isr(f func()) {
+	masked := k.masked
 	k.systemState++
 	k.now += Cycles(k.costs.Interrupt)
 	if k.tracer != nil {
@@ -124,6 +125,7 @@ func (k *Kernel) isr(f func()) {
 		k.trace(EventISRExit, k.stackPointer(), 0, k.systemState, k.preemptDisable)
 	}
 	k.systemState--
+	k.masked = masked // the interrupted thread's posture is restored with it
 }
 
 // At lets an interrupt happen at a time of the board's clock, in virtual time; a time that is over means now. Interrupts of one

@@ -586,3 +586,122 @@ func (r *recorder) Event(e Event) {
 }
 func (r *recorder) Created(o ObjectInfo)   { r.created = append(r.created, o) }
 func (r *recorder) Deleted(address uint32) { r.deleted = append(r.deleted, address) }
+
+func TestPriorities_Thousand(t *testing.T) {
+	t.Parallel()
+	play(t, Config{MaxPriorities: 1024}, func(o *oracle) {
+		priorities := []uint32{1000, 31, 992, 32, 500, 64, 33, 63, 991, 1023}
+		var order []uint32
+		ts := make([]Thread, len(priorities))
+		for i, p := range priorities {
+			o.thread(&ts[i], p, p, 0, AutoStart, func() { order = append(order, p) })
+		}
+		// A threshold in another word of the map than those that it holds back.
+		var holder, held, better Thread
+		o.thread(&holder, 980, 40, 0, DontStart, func() {
+			o.ok(held.Resume())
+			order = append(order, 980)
+			o.ok(better.Resume())
+			order = append(order, 981)
+		})
+		o.thread(&held, 45, 45, 0, DontStart, func() { order = append(order, 45) })
+		o.thread(&better, 12, 12, 0, DontStart, func() { order = append(order, 12) })
+		o.thread(new(Thread), 1023, 1023, 0, AutoStart, func() {
+			slices.Sort(priorities)
+			o.check(slices.Equal(order, priorities), "order %v", order)
+			order = nil
+			o.ok(holder.Resume())
+			o.check(slices.Equal(order, []uint32{980, 12, 981, 45}), "order %v", order)
+			var old uint32
+			o.want(PriorityError, ts[0].ChangePriority(1024, &old))
+			o.done()
+		})
+	})
+}
+
+func TestMutex_WhoGetsItAndWhatItInherits(t *testing.T) {
+	t.Parallel()
+	play(t, Config{Windows: AllWindows}, func(o *oracle) {
+		k := o.k
+		var m, m2 Mutex
+		ts := make([]Thread, 4)
+		var order []int
+		o.ok(k.CreateMutex(&m, "m", Inherit), k.CreateMutex(&m2, "m2", Inherit))
+		o.thread(&ts[0], 20, 20, 0, AutoStart, func() {
+			o.ok(m.Get(NoWait), ts[3].Resume(), ts[2].Resume(), ts[1].Resume())
+			o.check(ts[0].priority == 10, "the owner runs at %d", ts[0].priority)
+			o.ok(m.Put())
+			o.ok(k.Sleep(2))
+			o.check(slices.Equal(order, []int{1, 2, 3}), "order %v", order)
+			o.done()
+		})
+		for i, p := range []uint32{10, 12, 14} {
+			o.thread(&ts[i+1], p, p, 0, DontStart, func() {
+				if i == 0 {
+					o.ok(m2.Get(NoWait))
+				}
+				o.ok(m.Get(WaitForever))
+				order = append(order, i+1)
+				if i == 0 {
+					// The new owner may fall only to the best of those who still wait.
+					var old uint32
+					o.ok(ts[1].ChangePriority(18, &old), m2.Put())
+					o.check(ts[1].priority == 12, "the new owner runs at %d, want 12", ts[1].priority)
+				}
+				o.ok(m.Put())
+			})
+		}
+	})
+}
+
+func TestPrioritize_FirstAmongEquals(t *testing.T) {
+	t.Parallel()
+	play(t, Config{}, func(o *oracle) {
+		var s Semaphore
+		ts := make([]Thread, 4)
+		o.ok(o.k.CreateSemaphore(&s, "s", 0))
+		o.thread(new(Thread), 30, 30, 0, AutoStart, func() {
+			for i := range ts {
+				o.ok(ts[i].Resume())
+			}
+			o.ok(s.Prioritize())
+			for i, want := range []*Thread{&ts[1], &ts[0], &ts[2], &ts[3]} {
+				o.check(s.waiters.head == want, "place %d", i)
+				o.ok(s.Put())
+			}
+			o.done()
+		})
+		for i, p := range []uint32{9, 5, 5, 7} {
+			o.thread(&ts[i], p, p, 0, DontStart, func() { o.ok(s.Get(WaitForever)) })
+		}
+	})
+}
+
+// The wait is over and the thread not yet ready: too late for an abort.
+func TestWaitAbort_TooLate(t *testing.T) {
+	t.Parallel()
+	var o *oracle
+	var waiter Thread
+	hits := 0
+	cfg := Config{Windows: AllWindows, OnWindow: func(w Window) {
+		if w == WindowResume && waiter.state == SemaphoreSuspended && waiter.waiting == nil {
+			hits++
+			o.k.Interrupt(func() { o.want(WaitAbortError, waiter.WaitAbort()) })
+		}
+	}}
+	play(t, cfg, func(x *oracle) {
+		o = x
+		var s Semaphore
+		got := false
+		o.ok(o.k.CreateSemaphore(&s, "s", 0))
+		o.thread(&waiter, 10, 10, 0, AutoStart, func() {
+			o.ok(s.Get(WaitForever))
+			got = true
+		})
+		o.thread(new(Thread), 16, 16, 0, AutoStart, func() {
+			o.ok(s.Put())
+			o.check(got && hits == 1, "got it: %v, %d interrupts", got, hits)
+			o.done()
+		})
+	})
+}

@@ -167,7 +167,8 @@ func (k *Kernel) NextEvent() (Cycles, bool) {
 	return max(at, k.now), ok
 }
 
-// Stop ends the run: RunUntil and Run return ErrStopped, now and whenever called again.
+// Stop ends the run: RunUntil and Run return ErrStopped, now and whenever called again. Other goroutines stop a kernel
+// by k.Post(k.Stop).
 func (k *Kernel) Stop() {
 	if k.stop == nil {
 		k.stop = ErrStopped

@@ -278,6 +278,7 @@ func eventInterrupted(o *oracle, g *EventFlags, isr func(), times *int, status S
 	o.thread(&t[2], 17, 17, 100, AutoStart, func() {
 		for {
 			o.ok(g.Set(4, Or))
+			o.check(g.flags&0x300C0 == 0, "%x is set: what the interrupt cleared came back", g.flags)
 			o.k.Relinquish()
 		}
 	})

@@ -182,6 +182,10 @@ var memoryScenarios = []scenario{
 			three()
 			give(0)
 			o.want(PtrError, m[0].Release())
+			// The search goes back to what was released, although there is room behind it.
+			var a, b, c Memory
+			o.ok(p[1].Allocate(&a, 24, NoWait), p[1].Allocate(&b, 24, NoWait), a.Release(), p[1].Allocate(&c, 24, NoWait))
+			o.check(c == a, "not the first that fits")
 			give(1, 2)
 			three()
 			give(0, 1, 2)

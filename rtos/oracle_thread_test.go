@@ -580,6 +580,10 @@ var threadScenarios = []scenario{
 			o.counts([]int{1}, n[1])
 			o.ok(t[1].Suspend())
 			o.want(SuspendLifted, t[1].Resume())
+			o.ok(s0.Put())
+			o.k.Relinquish()
+			o.counts([]int{2}, n[1])
+			o.states(SemaphoreSuspended, &t[1])
 			o.ok(t[1].Suspend(), t[1].WaitAbort())
 			o.states(Suspended, &t[1])
 			if !o.open(WindowSuspend) {
