@@ -705,3 +705,37 @@ func TestWaitAbort_TooLate(t *testing.T) {
 		})
 	})
 }
+
+// A set looks through two waiters while an interrupt suspends one of them and aborts its wait: it stays suspended.
+func TestEventSet_AbortedWaiterStaysSuspended(t *testing.T) {
+	t.Parallel()
+	var o *oracle
+	var a, b Thread
+	hits := 0
+	cfg := Config{Windows: AllWindows, OnWindow: func(w Window) {
+		if w == WindowEventSet && a.state == EventSuspended && hits == 0 {
+			hits++
+			o.k.Interrupt(func() { o.ok(a.Suspend(), a.WaitAbort()) })
+		}
+	}}
+	play(t, cfg, func(x *oracle) {
+		o = x
+		var g EventFlags
+		o.ok(o.k.CreateEventFlags(&g, "g"))
+		var statuses []Status
+		wait := func() {
+			var actual uint32
+			statuses = append(statuses, g.Get(1, Or, &actual, WaitForever))
+		}
+		o.thread(&a, 10, 10, 0, AutoStart, wait)
+		o.thread(&b, 10, 10, 0, AutoStart, wait)
+		o.thread(new(Thread), 16, 16, 0, AutoStart, func() {
+			o.ok(g.Set(1, Or))
+			o.check(hits == 1 && slices.Equal(statuses, []Status{Success}), "%d interrupts, %v", hits, statuses)
+			o.states(Suspended, &a)
+			o.ok(a.Resume())
+			o.check(slices.Equal(statuses, []Status{Success, WaitAborted}) && g.waiters.count == 0, "%v", statuses)
+			o.done()
+		})
+	})
+}
