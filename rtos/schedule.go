@@ -123,9 +123,7 @@ func (k *Kernel) systemResume(t *Thread) {
 	} else {
 		t.timer.remaining = 0
 	}
-	if k.tracer != nil {
-		k.trace(EventThreadResume, t.addr, uint32(t.state), k.stackPointer(), k.execute.address())
-	}
+	before := t.state
 	k.preemptDisable--
 	switch {
 	case t.suspending:
@@ -149,6 +147,9 @@ func (k *Kernel) systemResume(t *Thread) {
 		t.state = Suspended
 	default:
 		k.makeReady(t)
+	}
+	if k.tracer != nil {
+		k.trace(EventThreadResume, t.addr, uint32(before), k.stackPointer(), k.execute.address())
 	}
 	k.preemptCheck()
 }
@@ -214,10 +215,15 @@ func (k *Kernel) unready(t *Thread) {
 	if !t.suspending {
 		return
 	}
+	t.suspending = false
+	k.remove(t)
 	if k.tracer != nil {
 		k.trace(EventThreadSuspend, t.addr, uint32(t.state), k.stackPointer(), k.execute.address())
 	}
-	t.suspending = false
+}
+
+// remove takes t from its ready list, and finds who should run.
+func (k *Kernel) remove(t *Thread) {
 	p := t.priority
 	if t.readyNext != t {
 		t.readyNext.readyPrev = t.readyPrev
@@ -296,9 +302,6 @@ func (k *Kernel) rotate() {
 	}
 	t.timeSlice = t.newTimeSlice
 	k.slice = t.timeSlice
-	if k.tracer != nil {
-		k.trace(EventTimeSlice, k.execute.address(), k.systemState, k.preemptDisable, k.stackPointer())
-	}
 	if t.readyNext != t && t.priority == t.threshold {
 		k.ready[t.priority] = t.readyNext
 		k.execute = k.ready[k.highest]
@@ -306,5 +309,8 @@ func (k *Kernel) rotate() {
 			t.counts.TimeSlices++
 			k.totals.thread.TimeSlices++
 		}
+	}
+	if k.tracer != nil {
+		k.trace(EventTimeSlice, k.execute.address(), k.systemState, k.preemptDisable, k.stackPointer())
 	}
 }

@@ -11,7 +11,7 @@ const (
 	EventISREnter      EventID = 3 // stack, number, system state, preempt disable
 	EventISRExit       EventID = 4 // the same
 	EventTimeSlice     EventID = 5 // next thread, system state, preempt disable, stack
-	EventRunning       EventID = 6 // a thread was dispatched
+	EventRunning       EventID = 6 // the thread was dispatched; ThreadX tells it only when tracing begins
 
 	EventBlockAllocate         EventID = 10 // pool, memory, wait, blocks left
 	EventBlockPoolCreate       EventID = 11 // pool, start, blocks, block size
