@@ -176,13 +176,13 @@ func (q *Queue) send(message []uint32, wait uint32, event EventID, front bool) S
 		return Success
 	}
 	if wait == NoWait || k.cannotBlock() {
-		if k.perf&PerfQueue != 0 {
+		if k.perf&PerfQueue != 0 && !front && wait == NoWait { // ThreadX counts neither kind of front sends
 			q.counts.FullErrors++
 			k.totals.queue.FullErrors++
 		}
 		return QueueFull
 	}
-	if k.perf&PerfQueue != 0 {
+	if k.perf&PerfQueue != 0 && !front {
 		q.counts.FullSuspensions++
 		k.totals.queue.FullSuspensions++
 	}

@@ -164,17 +164,23 @@ func (s *Semaphore) CeilingPut(ceiling uint32) Status {
 	}
 	k.trace(EventSemaphoreCeilingPut, s.addr, s.count, s.waiters.count, ceiling)
 	if s.waiters.count == 0 && s.count >= ceiling {
+		s.countPut(k)
 		return CeilingExceeded
 	}
 	s.put(k)
 	return Success
 }
 
-func (s *Semaphore) put(k *Kernel) {
+// countPut counts what was tried, as ThreadX does.
+func (s *Semaphore) countPut(k *Kernel) {
 	if k.perf&PerfSemaphore != 0 {
 		s.counts.Puts++
 		k.totals.semaphore.Puts++
 	}
+}
+
+func (s *Semaphore) put(k *Kernel) {
+	s.countPut(k)
 	notify := s.onPut
 	if t := s.waiters.head; t == nil {
 		s.count++
