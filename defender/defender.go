@@ -285,7 +285,7 @@ func (d *Detector) keep(ctx context.Context) error {
 	if err := d.handle(ctx, d.batch.readings); err != nil {
 		return err
 	}
-	d.batch.readings, d.batch.size = nil, 0
+	d.batch.readings, d.batch.size = make([]reading, 0, len(d.batch.readings)), 0 // the next is as large, mostly
 	return nil
 }
 
@@ -328,7 +328,11 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 	if err := d.groupsFor(ctx, readings); err != nil {
 		return err
 	}
-	var events []record.Event
+	n := 0
+	for i := range readings {
+		n += len(readings[i].events)
+	}
+	events := make([]record.Event, 0, n)
 	var alerts []alert.Alert
 	// Alerts of one entry are one, those of several are not: after a crash the log gives again what was counted already, beside what was not, and the
 	// store knows by the last message of each.

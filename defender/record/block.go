@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -38,6 +39,11 @@ var (
 	packer   = must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1)))
 	unpacker = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxUnpacked)))
 )
+
+// buffers hold what is to be packed; larger ones than maxBuffer bytes are not kept.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxBuffer = 4 << 20
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -73,7 +79,8 @@ func Pack(events []Event) Block {
 	}
 	b := Block{First: events[0].Place, Last: events[len(events)-1].Place, Oldest: events[0].Enqueued, Newest: events[0].Enqueued, Events: len(events)}
 	devices := make(map[string]bool, len(events))
-	raw := []byte{blockForm}
+	buf := buffers.Get().(*[]byte)
+	raw := append((*buf)[:0], blockForm)
 	raw = binary.AppendUvarint(raw, uint64(len(events)))
 	for i := range events {
 		e := &events[i]
@@ -99,6 +106,9 @@ func Pack(events []Event) Block {
 	slices.Sort(b.Devices)
 	b.Devices = slices.Compact(b.Devices)
 	b.Data = packer.EncodeAll(raw, nil)
+	if *buf = raw; cap(raw) <= maxBuffer {
+		buffers.Put(buf)
+	}
 	return b
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/fault"
@@ -156,7 +157,10 @@ func clean(s string) string {
 
 // Safe is JSON text of a device, fit for every store.
 func Safe(d json.RawMessage) json.RawMessage {
-	return json.RawMessage(strings.ToValidUTF8(string(d), "\uFFFD")) // a NUL cannot stand in JSON
+	if utf8.Valid(d) {
+		return d // a NUL cannot stand in JSON
+	}
+	return json.RawMessage(strings.ToValidUTF8(string(d), "\uFFFD"))
 }
 
 // Evidence is item i of e.
