@@ -269,7 +269,10 @@ func (k *Kernel) nextTick() (Cycles, bool) {
 // false when the run is over.
 func (k *Kernel) idle() bool {
 	if k.real != nil {
-		return k.real.idle()
+		from := k.real.now()
+		more := k.real.idle()
+		k.idled += k.real.now() - from
+		return more
 	}
 	to := k.limit
 	if at, ticks := k.nextTick(); ticks {
@@ -287,9 +290,15 @@ func (k *Kernel) idle() bool {
 		k.timers.current = (k.timers.current + int(n%wheelSlots)) % wheelSlots
 		k.tickAt += n * k.tickCycles
 	}
-	k.now = max(k.now, to)
+	if to > k.now {
+		k.idled += to - k.now
+		k.now = to
+	}
 	return true
 }
+
+// Idle is how much of the kernel's time passed while no thread was ready: when a processor sleeps.
+func (k *Kernel) Idle() Cycles { return k.idled }
 
 // interruptHeap holds interrupts by time, and by the order of their coming at one time.
 type interruptHeap struct {

@@ -13,6 +13,7 @@ import (
 type Kernel struct {
 	// What every service reads comes first.
 	now       Cycles
+	idled     Cycles // of now, without a ready thread
 	next      Cycles // when now gets here, observe must look: a tick, an interrupt, the end of the run
 	current   *Thread
 	execute   *Thread // who should run
@@ -231,6 +232,10 @@ func (k *Kernel) Reserve(size uint32) Region {
 	k.memory = min((k.memory+size+a-1)/a*a, k.cfg.MemorySize)
 	return r
 }
+
+// LimitMemory lets Reserve hand out no more than size bytes in all from now on, for a board that knows only after its
+// first objects were created how much of its RAM is left.
+func (k *Kernel) LimitMemory(size uint32) { k.cfg.MemorySize = max(min(size, maxMemory), k.memory) }
 
 // Reserved says how many bytes of RAM Reserve handed out, for stacks, pools and queues.
 func (k *Kernel) Reserved() uint32 { return k.memory }

@@ -25,7 +25,7 @@ var strata = [][]string{
 	{"internal", "wire", "fault"},
 	{"iot", "bus", "config"},
 	{"access", "pki"},
-	{"hub", "dps", "sphere", "defender", "rtos", "agent/baseline", "agent/collect", "agent/config", "agent/gather", "agent/queue"},
+	{"hub", "dps", "sphere", "defender", "rtos", "board", "agent/baseline", "agent/collect", "agent/config", "agent/gather", "agent/queue"},
 	{"bus/diskbus", "bus/natsbus", "storage", "head", "sink", "sdk", "agent", "sim"},
 	{"central"},
 	{"app"},

@@ -1,0 +1,298 @@
+// Package flash is NOR flash memory as it behaves: erased a page at a time to ones, programmed from ones to zeros only,
+// worn out by erasing, and left half done when the power goes in the middle.
+package flash
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vauban-iot/vauban/board/environment"
+)
+
+// ErrPower is returned from the moment that the power went until Restore.
+var ErrPower = errors.New("flash: the power is gone")
+
+// ErrNotErased is returned for programming what was programmed before: erase the page first.
+var ErrNotErased = errors.New("flash: programmed already")
+
+// Geometry describes a part.
+type Geometry struct {
+	Name      string
+	Size      uint32 // bytes
+	Page      uint32 // bytes erased together
+	Word      uint32 // bytes programmed at least, at their own alignment
+	Burst     uint32 // bytes programmed by one command at most, within one aligned burst
+	Once      bool   // a word is programmed once, and then only to zeros (it has a checksum of its own)
+	Endurance uint32 // erases that a page survives for sure
+	Erase     time.Duration
+	Program   time.Duration // of a command
+	ReadByte  time.Duration
+}
+
+// STM32L4 is the flash of the processor.
+func STM32L4() Geometry {
+	return Geometry{Name: "STM32L475 internal", Size: 1 << 20, Page: 2048, Word: 8, Burst: 8, Once: true, Endurance: 10_000,
+		Erase: 22 * time.Millisecond, Program: 82 * time.Microsecond, ReadByte: 6 * time.Nanosecond}
+}
+
+// MX25R6435F is the flash on QSPI.
+func MX25R6435F() Geometry {
+	return Geometry{Name: "MX25R6435F", Size: 8 << 20, Page: 4096, Word: 1, Burst: 256, Endurance: 100_000,
+		Erase: 40 * time.Millisecond, Program: 850 * time.Microsecond, ReadByte: 25 * time.Nanosecond}
+}
+
+func (g *Geometry) check() error {
+	pow := func(n uint32) bool { return n != 0 && n&(n-1) == 0 }
+	switch {
+	case !pow(g.Page) || !pow(g.Word) || !pow(g.Burst):
+		return fmt.Errorf("flash: %s: page, word and burst are powers of two", g.Name)
+	case g.Word > g.Burst || g.Burst > g.Page || g.Size == 0 || g.Size%g.Page != 0:
+		return fmt.Errorf("flash: %s: a word fits a burst, a burst a page, and pages the whole", g.Name)
+	case g.Endurance == 0:
+		return fmt.Errorf("flash: %s: an endurance is needed", g.Name)
+	}
+	return nil
+}
+
+// Processor is what erasing and programming takes time from.
+type Processor interface{ Busy(d time.Duration) }
+
+// page is kept only when it was ever erased or programmed: a new chip takes no memory.
+type page struct {
+	data   []byte
+	erases uint32
+	stuck  []uint32 // bits that stay zero: the page is worn out
+}
+
+// Chip is a flash chip. Its contents and wear outlive resets of its board.
+type Chip struct {
+	g     Geometry
+	seed  uint64
+	cpu   Processor
+	pages map[uint32]*page
+	steps uint64
+	cut   uint64 // the step in which the power goes; zero: never
+	onCut func()
+	off   bool
+}
+
+// New makes a new chip, erased. cpu may be nil: nothing takes time then.
+func New(g Geometry, seed uint64, cpu Processor) (*Chip, error) {
+	if err := g.check(); err != nil {
+		return nil, err
+	}
+	return &Chip{g: g, seed: seed, cpu: cpu, pages: make(map[uint32]*page)}, nil
+}
+
+// Geometry describes the chip.
+func (c *Chip) Geometry() Geometry { return c.g }
+
+// Pages is how many there are.
+func (c *Chip) Pages() uint32 { return c.g.Size / c.g.Page }
+
+// Erases says how often a page was erased.
+func (c *Chip) Erases(n uint32) uint32 {
+	if p := c.pages[n]; p != nil {
+		return p.erases
+	}
+	return 0
+}
+
+// Steps counts the commands that erased or programmed.
+func (c *Chip) Steps() uint64 { return c.steps }
+
+// CutAt lets the power go in the middle of the n-th step from now, 1 being the next; told, if not nil, is called then (a board
+// browns out). Zero takes it back.
+func (c *Chip) CutAt(n uint64, told func()) {
+	c.cut, c.onCut = 0, told
+	if n != 0 {
+		c.cut = c.steps + n
+	}
+}
+
+// Restore brings the power back.
+func (c *Chip) Restore() { c.off, c.cut = false, 0 }
+
+// step counts a command, and reports that the power goes in the middle of it.
+func (c *Chip) step() bool {
+	c.steps++
+	if c.steps != c.cut {
+		return false
+	}
+	c.off = true
+	return true
+}
+
+func (c *Chip) gone() error {
+	if c.onCut != nil {
+		c.onCut()
+	}
+	return ErrPower
+}
+
+func (c *Chip) busy(d time.Duration) {
+	if c.cpu != nil {
+		c.cpu.Busy(d)
+	}
+}
+
+func (c *Chip) inside(address uint32, n int) error {
+	if uint64(address)+uint64(n) > uint64(c.g.Size) {
+		return fmt.Errorf("flash: %d bytes at %#x are beyond the chip's %d", n, address, c.g.Size)
+	}
+	return nil
+}
+
+func (c *Chip) page(n uint32) *page {
+	p := c.pages[n]
+	if p == nil {
+		p = &page{data: make([]byte, c.g.Page)}
+		for i := range p.data {
+			p.data[i] = 0xFF
+		}
+		c.pages[n] = p
+	}
+	return p
+}
+
+// Read fills p from an address on.
+func (c *Chip) Read(address uint32, p []byte) error {
+	if c.off {
+		return ErrPower
+	}
+	if err := c.inside(address, len(p)); err != nil {
+		return err
+	}
+	c.busy(time.Duration(len(p)) * c.g.ReadByte)
+	for len(p) > 0 {
+		at := address % c.g.Page
+		n := min(len(p), int(c.g.Page-at))
+		if pg := c.pages[address/c.g.Page]; pg != nil {
+			copy(p[:n], pg.data[at:])
+		} else {
+			for i := range p[:n] {
+				p[i] = 0xFF
+			}
+		}
+		p = p[n:]
+		address += uint32(n)
+	}
+	return nil
+}
+
+// Program writes p at an address, in words: bits go from one to zero, and none back. Where the chip does not allow a
+// second programming it is refused with ErrNotErased before anything happened; elsewhere what results is both together.
+func (c *Chip) Program(address uint32, p []byte) error {
+	if c.off {
+		return ErrPower
+	}
+	if err := c.inside(address, len(p)); err != nil {
+		return err
+	}
+	if address%c.g.Word != 0 || uint32(len(p))%c.g.Word != 0 {
+		return fmt.Errorf("flash: %d bytes at %#x are not whole words of %d", len(p), address, c.g.Word)
+	}
+	if c.g.Once {
+		if err := c.fresh(address, p); err != nil {
+			return err
+		}
+	}
+	for len(p) > 0 {
+		n := min(len(p), int(c.g.Burst-address%c.g.Burst))
+		cut := c.step()
+		c.busy(c.g.Program)
+		pg := c.page(address / c.g.Page)
+		into := pg.data[address%c.g.Page:][:n]
+		for i, v := range p[:n] {
+			if cut {
+				v |= c.partial(uint64(i), n)
+			}
+			into[i] &= v
+		}
+		pg.stick()
+		if cut {
+			return c.gone()
+		}
+		p = p[n:]
+		address += uint32(n)
+	}
+	return nil
+}
+
+func (c *Chip) fresh(address uint32, p []byte) error {
+	word := int(c.g.Word)
+	for i := 0; i < len(p); i += word {
+		zeros, erased := true, true
+		pg := c.pages[(address+uint32(i))/c.g.Page]
+		for j := range word {
+			zeros = zeros && p[i+j] == 0
+			erased = erased && (pg == nil || pg.data[(address+uint32(i+j))%c.g.Page] == 0xFF)
+		}
+		if !zeros && !erased {
+			return fmt.Errorf("%w: word at %#x", ErrNotErased, address+uint32(i))
+		}
+	}
+	return nil
+}
+
+// partial are the bits of byte i of a command of n bytes that were not programmed yet when the power went: none before a
+// certain byte, all after it.
+func (c *Chip) partial(i uint64, n int) byte {
+	chance := environment.Seed(c.seed+c.steps, "program")
+	switch last := chance % uint64(n); {
+	case i < last:
+		return 0
+	case i > last:
+		return 0xFF
+	}
+	return byte(chance >> 32)
+}
+
+// Erase sets the bits of a page to one.
+func (c *Chip) Erase(n uint32) error {
+	if c.off {
+		return ErrPower
+	}
+	if n >= c.Pages() {
+		return fmt.Errorf("flash: there is no page %d: the chip has %d", n, c.Pages())
+	}
+	cut := c.step()
+	c.busy(c.g.Erase)
+	p := c.page(n)
+	p.erases++
+	for i := range p.data {
+		if cut {
+			p.data[i] |= byte(environment.Seed(c.seed+c.steps+uint64(i)<<32, "erase"))
+		} else {
+			p.data[i] = 0xFF
+		}
+	}
+	if p.erases > c.g.Endurance {
+		// Beyond its endurance each further tenth of it costs a page another bit, on the average.
+		chance := environment.Seed(c.seed+uint64(n)<<32+uint64(p.erases), "wear")
+		if chance%uint64(max(c.g.Endurance/10, 1)) == 0 && len(p.stuck) < 64 {
+			p.stuck = append(p.stuck, uint32(chance>>32)%(c.g.Page*8))
+		}
+	}
+	p.stick()
+	if cut {
+		return c.gone()
+	}
+	return nil
+}
+
+func (p *page) stick() {
+	for _, bit := range p.stuck {
+		p.data[bit/8] &^= 1 << (bit % 8)
+	}
+}
+
+// Wear makes a page as if it had been erased so often, for boards that are not new.
+func (c *Chip) Wear(n, erases uint32) error {
+	if n >= c.Pages() {
+		return fmt.Errorf("flash: there is no page %d: the chip has %d", n, c.Pages())
+	}
+	c.page(n).erases = erases
+	return nil
+}
