@@ -1,0 +1,170 @@
+package flash
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func small() Geometry {
+	return Geometry{Name: "small", Size: 16 << 10, Page: 2048, Word: 8, Burst: 8, Endurance: 100, Erase: 20 * time.Millisecond, Program: 80 * time.Microsecond}
+}
+
+type clock struct{ passed time.Duration }
+
+func (c *clock) Busy(d time.Duration) { c.passed += d }
+
+func chip(t *testing.T, g Geometry, seed uint64) (*Chip, *clock) {
+	t.Helper()
+	cpu := &clock{}
+	c, err := New(g, seed, cpu)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, cpu
+}
+
+func read(t *testing.T, c *Chip, at uint32, n int) []byte {
+	t.Helper()
+	p := make([]byte, n)
+	if err := c.Read(at, p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestChip_ProgramsOnesToZerosOnly(t *testing.T) {
+	t.Parallel()
+	c, cpu := chip(t, small(), 1)
+	if got := read(t, c, 2040, 16); !bytes.Equal(got, bytes.Repeat([]byte{0xFF}, 16)) {
+		t.Errorf("a new chip has % x", got)
+	}
+	for _, p := range []string{"\xF0\x0F\xAA\xFF\xFF\xFF\xFF\xFF", "\xFF\xFF\x0F\xFF\xFF\xFF\xFF\x00"} {
+		if err := c.Program(8, []byte(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := string(read(t, c, 8, 8)); got != "\xF0\x0F\x0A\xFF\xFF\xFF\xFF\x00" {
+		t.Errorf("programmed twice: % x", got)
+	}
+	if err := c.Erase(0); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, c, 8, 1)[0]; got != 0xFF || c.Erases(0) != 1 || c.Erases(1) != 0 {
+		t.Errorf("after erasing: %x, %d erases", got, c.Erases(0))
+	}
+	if cpu.passed != 20*time.Millisecond+160*time.Microsecond || c.Steps() != 3 {
+		t.Errorf("it took %v and %d steps", cpu.passed, c.Steps())
+	}
+}
+
+func TestChip_WordsWithChecksumsAreProgrammedOnce(t *testing.T) {
+	t.Parallel()
+	c, _ := chip(t, STM32L4(), 1)
+	word := []byte("password")
+	if err := c.Program(4096, append(word, word...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Program(4088, append(bytes.Repeat([]byte{1}, 8), word...)); !errors.Is(err, ErrNotErased) {
+		t.Errorf("a second programming: %v", err)
+	}
+	if got := read(t, c, 4088, 1)[0]; got != 0xFF {
+		t.Error("what was refused was done in part")
+	}
+	if err := c.Program(4096, make([]byte, 8)); err != nil {
+		t.Errorf("to zeros: %v", err)
+	}
+}
+
+func TestChip_Refusals(t *testing.T) {
+	t.Parallel()
+	for _, change := range []func(*Geometry){
+		func(g *Geometry) { g.Page = 3000 }, func(g *Geometry) { g.Word = 0 }, func(g *Geometry) { g.Burst = 4 },
+		func(g *Geometry) { g.Size = 5000 }, func(g *Geometry) { g.Endurance = 0 },
+	} {
+		g := small()
+		change(&g)
+		if _, err := New(g, 0, nil); err == nil {
+			t.Errorf("%+v was taken", g)
+		}
+	}
+	c, _ := chip(t, small(), 1)
+	for name, err := range map[string]error{
+		"half a word": c.Program(0, make([]byte, 4)), "between words": c.Program(4, make([]byte, 8)), "beyond": c.Program(16<<10, make([]byte, 8)),
+		"read beyond": c.Read(16<<10-1, make([]byte, 2)), "erase beyond": c.Erase(8), "wear beyond": c.Wear(8, 1),
+	} {
+		if err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+func TestChip_PowerGoesInTheMiddle(t *testing.T) {
+	t.Parallel()
+	results := make(map[string]bool)
+	for seed := range uint64(50) {
+		c, _ := chip(t, small(), seed)
+		told := false
+		c.CutAt(2, func() { told = true })
+		if err := c.Program(0, bytes.Repeat([]byte{0}, 24)); !errors.Is(err, ErrPower) || !told {
+			t.Fatalf("got %v, told %v", err, told)
+		}
+		if !errors.Is(c.Erase(0), ErrPower) || !errors.Is(c.Read(0, make([]byte, 1)), ErrPower) || !errors.Is(c.Program(0, make([]byte, 8)), ErrPower) {
+			t.Fatal("it works without power")
+		}
+		c.Restore()
+		got := read(t, c, 0, 24)
+		if !bytes.Equal(got[:8], make([]byte, 8)) || !bytes.Equal(got[16:], bytes.Repeat([]byte{0xFF}, 8)) {
+			t.Fatalf("the first word was done, the third not begun: % x", got)
+		}
+		results[string(got[8:16])] = true
+		c.CutAt(1, nil)
+		if err := c.Erase(0); !errors.Is(err, ErrPower) {
+			t.Fatal(err)
+		}
+		c.Restore()
+		if ones := strings.Count(string(read(t, c, 0, 8)), "\xFF"); ones == 8 {
+			t.Error("a page is erased though the power went")
+		}
+	}
+	if len(results) < 20 {
+		t.Errorf("only %d ways to be interrupted", len(results))
+	}
+}
+
+func TestChip_WearsOut(t *testing.T) {
+	t.Parallel()
+	wear := func(seed uint64) (bad uint32) {
+		c, _ := chip(t, small(), seed)
+		for n := uint32(1); n < 400; n++ {
+			if err := c.Erase(3); err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range read(t, c, 3*2048, 2048) {
+				if b != 0xFF {
+					return n
+				}
+			}
+		}
+		return 400
+	}
+	first := wear(1)
+	if first <= 100 || first > 200 {
+		t.Errorf("the first bad bit after %d erases; the endurance is 100", first)
+	}
+	if first != wear(1) || first == wear(2) && first == wear(3) {
+		t.Error("wear is not the seed's")
+	}
+	c, _ := chip(t, small(), 1)
+	if err := c.Wear(3, first-1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Erase(3); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(read(t, c, 3*2048, 2048), bytes.Repeat([]byte{0xFF}, 2048)) {
+		t.Error("an old page is like new")
+	}
+}
