@@ -174,7 +174,8 @@ func (b *Board) Kernel() *rtos.Kernel {
 // Firmware is the one that was loaded.
 func (b *Board) Firmware() Firmware { return b.firmware }
 
-// OnReset registers f to be called at each reset, before the firmware: a peripheral's registers take their first values.
+// OnReset registers f to be called at each reset, standby and power on: a peripheral's registers take their first values.
+// There is no kernel then. Reason tells why.
 func (b *Board) OnReset(f func()) error {
 	if len(b.hooks) == maxHooks {
 		return fmt.Errorf("board %s: %d peripherals are told of resets already", b.cfg.Name, maxHooks)
@@ -205,7 +206,8 @@ func (b *Board) PowerOn() error {
 		return fmt.Errorf("board %s is on already", b.cfg.Name)
 	}
 	b.crash = nil
-	return b.boot(PowerOnReset)
+	b.became(PowerOnReset)
+	return b.boot()
 }
 
 // PowerOff takes the power away: the kernel ends where it is. The board may not be running. Flash keeps what it has.
@@ -217,9 +219,16 @@ func (b *Board) PowerOff() {
 // Close ends the board. It may not be running.
 func (b *Board) Close() { b.PowerOff() }
 
-func (b *Board) boot(reason Reset) error {
+// became sets why the next firmware is started, and resets the peripherals.
+func (b *Board) became(reason Reset) {
 	b.reason = reason
 	b.resets[reason]++
+	for _, f := range b.hooks {
+		f()
+	}
+}
+
+func (b *Board) boot() error {
 	b.pending = 0
 	b.state = off
 	cfg := b.cfg.Kernel
@@ -233,9 +242,6 @@ func (b *Board) boot(reason Reset) error {
 	b.recorder.reset()
 	b.meter.begin()
 	b.setKernel(k)
-	for _, f := range b.hooks {
-		f()
-	}
 	err = k.Start(b.firmware.Define)
 	if fault, ok := errors.AsType[*rtos.FaultError](err); ok && b.crash != nil {
 		return b.crashed(fault)
@@ -337,7 +343,7 @@ func (b *Board) RunUntil(t rtos.Cycles) error {
 				return nil
 			}
 			b.pass(b.wake)
-			if err := b.boot(b.pending); err != nil {
+			if err := b.boot(); err != nil {
 				return err
 			}
 			continue
@@ -369,7 +375,7 @@ func (b *Board) Run(ctx context.Context) error {
 			case <-time.After(b.duration(b.wake - b.base)):
 			}
 			b.pass(b.wake)
-			if err := b.boot(b.pending); err != nil {
+			if err := b.boot(); err != nil {
 				return err
 			}
 			continue
@@ -400,6 +406,7 @@ func (b *Board) settle(err error) error {
 
 // wait leaves the board without a kernel for c cycles.
 func (b *Board) wait(c rtos.Cycles) {
+	b.became(b.pending)
 	b.state = waiting
 	b.wake = b.base + c
 }

@@ -28,7 +28,7 @@ func (r Reset) String() string {
 	return "unknown"
 }
 
-// Reason is why the present firmware was started.
+// Reason is why the firmware was started, or will be once the board has come out of its reset.
 func (b *Board) Reason() Reset { return b.reason }
 
 // Resets counts the starts for one reason since the board was made.

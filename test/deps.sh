@@ -21,6 +21,8 @@ need iptables-save iptables
 need rpmbuild rpm
 need ip iproute2
 need utmpdump util-linux
+need fsck.fat dosfstools # they judge the boards' file system
+need mdir mtools
 [ -x /lib/systemd/systemd-journal-remote ] || missing="$missing systemd-journal-remote"
 need rsyslogd rsyslog
 ls /usr/lib/*/rsyslog/lmnsd_ossl.so >/dev/null 2>&1 || missing="$missing rsyslog-openssl"

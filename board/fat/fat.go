@@ -423,6 +423,7 @@ func volumeLabel(label string) (n [11]byte, err error) {
 
 // find looks for a file, and for a place where a new one's entry can stand.
 func (v *Volume) find(name [11]byte) (at place, e [entrySize]byte, found bool, room *place, err error) {
+	var folder error
 	err = v.walk(func(p place, x []byte) bool {
 		switch {
 		case isFile(x) && string(x[:11]) == string(name[:]):
@@ -432,11 +433,11 @@ func (v *Volume) find(name [11]byte) (at place, e [entrySize]byte, found bool, r
 		case (x[0] == 0 || x[0] == removed) && room == nil:
 			room = &place{p.sector, p.offset}
 		case x[0] != 0 && x[0] != removed && x[11] != attrLong && string(x[:11]) == string(name[:]) && x[11]&attrFolder != 0:
-			err = fmt.Errorf("fat: %s is a folder", entryName(x))
+			folder = fmt.Errorf("fat: %s is a folder", entryName(x))
 		}
 		return false
 	})
-	return at, e, found, room, err
+	return at, e, found, room, errors.Join(err, folder)
 }
 
 func firstCluster(e []byte) uint32 { return uint32(binary.LittleEndian.Uint16(e[26:])) }
@@ -658,6 +659,31 @@ func (v *Volume) Free() uint64 {
 	return n * uint64(v.clusterSize())
 }
 
+// end clears what stands behind the end of the root directory: it would come back with the next name.
+func (v *Volume) end() error {
+	var s [SectorSize]byte
+	ended := false
+	for n := v.rootStart; n < v.dataStart; n++ {
+		if err := v.dev.Read(n, s[:]); err != nil {
+			return err
+		}
+		stale := false
+		for o := 0; o < SectorSize; o += entrySize {
+			if ended = ended || s[o] == 0; ended && s[o] != 0 {
+				s[o] = 0
+				stale = true
+			}
+		}
+		if !stale {
+			continue
+		}
+		if err := v.dev.Write(n, s[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // repair frees clusters that belong to no file of the root directory, unless there are folders, whose files it does not know,
 // and makes the tables equal.
 func (v *Volume) repair() error {
@@ -686,6 +712,9 @@ func (v *Volume) repair() error {
 		return false
 	})
 	if err := errors.Join(err, broken); err != nil {
+		return err
+	}
+	if err := v.end(); err != nil {
 		return err
 	}
 	if !folders {
