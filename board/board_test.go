@@ -145,7 +145,7 @@ func TestBoard_CrashIsReportedAndOthersGoOn(t *testing.T) {
 		for range 3 {
 			ready.Get(rtos.NoWait)
 		}
-		var samples []int
+		samples := make([]int, len(told))
 		samples[3]++
 	})
 	err := b.RunFor(time.Second)

@@ -78,7 +78,7 @@ func (b *Board) fault(f rtos.Fault) rtos.FaultAction {
 	for t := range b.kernel.Threads() {
 		s := t.StackInfo()
 		priority, _ := t.Priority()
-		r.Threads = append(r.Threads, ThreadLine{t.Name(), t.State().String(), priority, uint32(t.Runs()), s.High, s.Size})
+		r.Threads = append(r.Threads, ThreadLine{t.Name(), t.State().String(), priority, t.Runs(), s.High, s.Size})
 	}
 	for e := range b.recorder.last() {
 		line := EventLine{Uptime: b.duration(b.base + e.Time), ID: uint32(e.ID), Info: e.Info}

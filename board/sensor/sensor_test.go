@@ -252,7 +252,7 @@ func TestChips_RepeatBySeed(t *testing.T) {
 		}
 		return string(all)
 	}
-	if read(5) != read(5) || read(5) == read(6) {
+	if first, again := read(5), read(5); first != again || first == read(6) {
 		t.Error("a chip's noise and calibration are not its seed's")
 	}
 }
