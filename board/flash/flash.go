@@ -55,8 +55,24 @@ func (g *Geometry) check() error {
 	return nil
 }
 
+// ErrBusy is returned while a command of somebody else is under way: a driver with several threads guards the chip by a
+// mutex.
+var ErrBusy = errors.New("flash: a command is under way")
+
 // Processor is what erasing and programming takes time from.
-type Processor interface{ Busy(d time.Duration) }
+type Processor interface {
+	Uptime() time.Duration
+	Busy(d time.Duration)
+}
+
+// command is under way: its effect comes at its end, or, when the power goes before, half.
+type command struct {
+	erase bool
+	page  uint32
+	at    uint32 // within the page
+	data  []byte // to be programmed
+	until time.Duration
+}
 
 // page is kept only when it was ever erased or programmed: a new chip takes no memory.
 type page struct {
@@ -75,6 +91,7 @@ type Chip struct {
 	cut   uint64 // the step in which the power goes; zero: never
 	onCut func()
 	off   bool
+	now   *command
 }
 
 // New makes a new chip, erased. cpu may be nil: nothing takes time then.
@@ -111,29 +128,85 @@ func (c *Chip) CutAt(n uint64, told func()) {
 	}
 }
 
-// Restore brings the power back.
-func (c *Chip) Restore() { c.off, c.cut = false, 0 }
-
-// step counts a command, and reports that the power goes in the middle of it.
-func (c *Chip) step() bool {
-	c.steps++
-	if c.steps != c.cut {
-		return false
+// Restore brings the power back. A command that was under way when it went, as when the board was reset in the middle of it,
+// is half done.
+func (c *Chip) Restore() {
+	c.off, c.cut = false, 0
+	if c.now != nil {
+		c.apply(*c.now, true)
+		c.now = nil
 	}
-	c.off = true
-	return true
 }
 
-func (c *Chip) gone() error {
+// Finish lets a command that is under way come to its end, as a chip does whose processor is reset but which keeps its power.
+func (c *Chip) Finish() {
+	if c.now != nil {
+		c.apply(*c.now, false)
+		c.now = nil
+	}
+}
+
+// ready reports why the chip takes no command.
+func (c *Chip) ready() error {
+	if c.off {
+		return ErrPower
+	}
+	if c.now != nil && c.cpu.Uptime() < c.now.until {
+		return ErrBusy
+	}
+	c.Finish() // its caller was ended before it heard of it
+	return nil
+}
+
+// do carries out a command, which takes its time.
+func (c *Chip) do(x command, takes time.Duration) error {
+	c.steps++
+	cut := c.steps == c.cut
+	if c.cpu != nil {
+		x.until = c.cpu.Uptime() + takes
+		c.now = &x
+		c.cpu.Busy(takes)
+		c.now = nil
+	}
+	c.apply(x, cut)
+	if !cut {
+		return nil
+	}
+	c.off = true
 	if c.onCut != nil {
 		c.onCut()
 	}
 	return ErrPower
 }
 
-func (c *Chip) busy(d time.Duration) {
-	if c.cpu != nil {
-		c.cpu.Busy(d)
+// apply is what a command does to the chip; half of it when the power goes.
+func (c *Chip) apply(x command, half bool) {
+	p := c.page(x.page)
+	defer p.stick()
+	if !x.erase {
+		into := p.data[x.at:][:len(x.data)]
+		for i, v := range x.data {
+			if half {
+				v |= c.partial(uint64(i), len(x.data))
+			}
+			into[i] &= v
+		}
+		return
+	}
+	p.erases++
+	for i := range p.data {
+		if half {
+			p.data[i] |= byte(environment.Seed(c.seed+c.steps+uint64(i)<<32, "erase"))
+		} else {
+			p.data[i] = 0xFF
+		}
+	}
+	if p.erases > c.g.Endurance {
+		// Beyond its endurance each further tenth of it costs a page another bit, on the average.
+		chance := environment.Seed(c.seed+uint64(x.page)<<32+uint64(p.erases), "wear")
+		if chance%uint64(max(c.g.Endurance/10, 1)) == 0 && len(p.stuck) < 64 {
+			p.stuck = append(p.stuck, uint32(chance>>32)%(c.g.Page*8))
+		}
 	}
 }
 
@@ -158,13 +231,12 @@ func (c *Chip) page(n uint32) *page {
 
 // Read fills p from an address on.
 func (c *Chip) Read(address uint32, p []byte) error {
-	if c.off {
-		return ErrPower
-	}
-	if err := c.inside(address, len(p)); err != nil {
+	if err := errors.Join(c.ready(), c.inside(address, len(p))); err != nil {
 		return err
 	}
-	c.busy(time.Duration(len(p)) * c.g.ReadByte)
+	if c.cpu != nil {
+		c.cpu.Busy(time.Duration(len(p)) * c.g.ReadByte)
+	}
 	for len(p) > 0 {
 		at := address % c.g.Page
 		n := min(len(p), int(c.g.Page-at))
@@ -184,10 +256,7 @@ func (c *Chip) Read(address uint32, p []byte) error {
 // Program writes p at an address, in words: bits go from one to zero, and none back. Where the chip does not allow a
 // second programming it is refused with ErrNotErased before anything happened; elsewhere what results is both together.
 func (c *Chip) Program(address uint32, p []byte) error {
-	if c.off {
-		return ErrPower
-	}
-	if err := c.inside(address, len(p)); err != nil {
+	if err := errors.Join(c.ready(), c.inside(address, len(p))); err != nil {
 		return err
 	}
 	if address%c.g.Word != 0 || uint32(len(p))%c.g.Word != 0 {
@@ -200,19 +269,8 @@ func (c *Chip) Program(address uint32, p []byte) error {
 	}
 	for len(p) > 0 {
 		n := min(len(p), int(c.g.Burst-address%c.g.Burst))
-		cut := c.step()
-		c.busy(c.g.Program)
-		pg := c.page(address / c.g.Page)
-		into := pg.data[address%c.g.Page:][:n]
-		for i, v := range p[:n] {
-			if cut {
-				v |= c.partial(uint64(i), n)
-			}
-			into[i] &= v
-		}
-		pg.stick()
-		if cut {
-			return c.gone()
+		if err := c.do(command{page: address / c.g.Page, at: address % c.g.Page, data: p[:n]}, c.g.Program); err != nil {
+			return err
 		}
 		p = p[n:]
 		address += uint32(n)
@@ -251,35 +309,13 @@ func (c *Chip) partial(i uint64, n int) byte {
 
 // Erase sets the bits of a page to one.
 func (c *Chip) Erase(n uint32) error {
-	if c.off {
-		return ErrPower
-	}
 	if n >= c.Pages() {
 		return fmt.Errorf("flash: there is no page %d: the chip has %d", n, c.Pages())
 	}
-	cut := c.step()
-	c.busy(c.g.Erase)
-	p := c.page(n)
-	p.erases++
-	for i := range p.data {
-		if cut {
-			p.data[i] |= byte(environment.Seed(c.seed+c.steps+uint64(i)<<32, "erase"))
-		} else {
-			p.data[i] = 0xFF
-		}
+	if err := c.ready(); err != nil {
+		return err
 	}
-	if p.erases > c.g.Endurance {
-		// Beyond its endurance each further tenth of it costs a page another bit, on the average.
-		chance := environment.Seed(c.seed+uint64(n)<<32+uint64(p.erases), "wear")
-		if chance%uint64(max(c.g.Endurance/10, 1)) == 0 && len(p.stuck) < 64 {
-			p.stuck = append(p.stuck, uint32(chance>>32)%(c.g.Page*8))
-		}
-	}
-	p.stick()
-	if cut {
-		return c.gone()
-	}
-	return nil
+	return c.do(command{erase: true, page: n}, c.g.Erase)
 }
 
 func (p *page) stick() {

@@ -12,9 +12,21 @@ func small() Geometry {
 	return Geometry{Name: "small", Size: 16 << 10, Page: 2048, Word: 8, Burst: 8, Endurance: 100, Erase: 20 * time.Millisecond, Program: 80 * time.Microsecond}
 }
 
-type clock struct{ passed time.Duration }
+type clock struct {
+	passed time.Duration
+	during func() // in the middle
+}
 
-func (c *clock) Busy(d time.Duration) { c.passed += d }
+func (c *clock) Uptime() time.Duration { return c.passed }
+
+func (c *clock) Busy(d time.Duration) {
+	if c.during != nil {
+		c.passed += d / 2
+		c.during()
+		d /= 2
+	}
+	c.passed += d
+}
 
 func chip(t *testing.T, g Geometry, seed uint64) (*Chip, *clock) {
 	t.Helper()
@@ -166,5 +178,42 @@ func TestChip_WearsOut(t *testing.T) {
 	}
 	if bytes.Equal(read(t, c, 3*2048, 2048), bytes.Repeat([]byte{0xFF}, 2048)) {
 		t.Error("an old page is like new")
+	}
+}
+
+func TestChip_IsBusyAndLosesPowerMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, restored := range []bool{true, false} {
+		c, cpu := chip(t, small(), 7)
+		if err := c.Program(0, make([]byte, 2048)); err != nil {
+			t.Fatal(err)
+		}
+		cpu.during = func() {
+			for _, err := range []error{c.Read(0, make([]byte, 1)), c.Program(8, make([]byte, 8)), c.Erase(1)} {
+				if !errors.Is(err, ErrBusy) {
+					t.Errorf("in the middle of an erase: %v", err)
+				}
+			}
+			panic("the board is reset")
+		}
+		func() {
+			defer func() { recover() }()
+			c.Erase(0)
+		}()
+		cpu.during = nil
+		if restored {
+			c.Restore()
+		} else {
+			cpu.passed += time.Second // the chip ended it meanwhile
+		}
+		ones := 0
+		for _, b := range read(t, c, 0, 2048) {
+			if b == 0xFF {
+				ones++
+			}
+		}
+		if restored && (ones == 2048 || ones == 0) || !restored && ones != 2048 {
+			t.Errorf("power restored %v: %d bytes are erased", restored, ones)
+		}
 	}
 }

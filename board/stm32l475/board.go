@@ -129,7 +129,11 @@ func (b *Board) reset() {
 	b.Console.reset()
 	b.RTC.reset()
 	b.Watchdog.reset()
-	if r := b.Reason(); r == board.PowerOnReset || r == board.BrownoutReset {
+	b.Internal.Restore() // a reset ends what its flash is doing
+	if r := b.Reason(); r != board.PowerOnReset && r != board.BrownoutReset {
+		b.QSPI.Finish()
+	} else {
+		b.QSPI.Restore()
 		b.HTS221.Reset()
 		b.LPS22HB.Reset()
 		b.LIS3MDL.Reset()
