@@ -126,6 +126,29 @@ func TestBoard_HowTimeIsCutChangesNothing(t *testing.T) {
 	}
 }
 
+func TestBoard_InputsWaitThroughResetsButNobodyHearsThemInStandby(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t, Config{})
+	var heard []time.Duration
+	start(t, b, func(k *rtos.Kernel) {
+		if b.Reason() == PowerOnReset {
+			k.Sleep(100)
+			b.Standby(time.Second)
+		}
+	})
+	for _, at := range []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
+		if err := b.At(b.Cycles(at), func() { heard = append(heard, at) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.RunFor(5 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(heard); got != "[500ms 3s]" || len(b.stimuli) != 0 {
+		t.Errorf("heard %s, %d wait", got, len(b.stimuli))
+	}
+}
+
 func TestBoard_CrashIsReportedAndOthersGoOn(t *testing.T) {
 	t.Parallel()
 	var told []CrashReport

@@ -196,7 +196,7 @@ func (c *Chip) apply(x command, half bool) {
 	p.erases++
 	for i := range p.data {
 		if half {
-			p.data[i] |= byte(environment.Seed(c.seed+c.steps+uint64(i)<<32, "erase"))
+			p.data[i] |= c.erased(uint64(i))
 		} else {
 			p.data[i] = 0xFF
 		}
@@ -294,10 +294,16 @@ func (c *Chip) fresh(address uint32, p []byte) error {
 	return nil
 }
 
-// partial are the bits of byte i of a command of n bytes that were not programmed yet when the power went: none before a
-// certain byte, all after it.
+// partial are the bits of byte i of a command of n bytes that were not programmed yet when the power went: all of them, none, or
+// none before a certain byte and all after it.
 func (c *Chip) partial(i uint64, n int) byte {
 	chance := environment.Seed(c.seed+c.steps, "program")
+	switch chance >> 48 % 4 {
+	case 0:
+		return 0xFF
+	case 1:
+		return 0
+	}
 	switch last := chance % uint64(n); {
 	case i < last:
 		return 0
@@ -305,6 +311,23 @@ func (c *Chip) partial(i uint64, n int) byte {
 		return 0xFF
 	}
 	return byte(chance >> 32)
+}
+
+// erased are the bits of byte i of a page that were erased when the power went: none, all, any, or those of a stretch of the page.
+func (c *Chip) erased(i uint64) byte {
+	chance := environment.Seed(c.seed+c.steps, "erase")
+	switch chance >> 48 % 4 {
+	case 0:
+		return 0
+	case 1:
+		return 0xFF
+	case 2:
+		return byte(environment.Seed(chance, "bits") >> (i % 8 * 8) * (i | 1))
+	}
+	if from := chance % uint64(c.g.Page); i >= from && i < from+chance>>32%uint64(c.g.Page) {
+		return 0xFF
+	}
+	return 0
 }
 
 // Erase sets the bits of a page to one.

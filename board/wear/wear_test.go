@@ -187,6 +187,45 @@ func settle(t *testing.T, v *Volume, acknowledged [][]byte, underWay uint32, nex
 	compare(t, v, acknowledged)
 }
 
+func TestVolume_MarksWhatIsObsolete(t *testing.T) {
+	t.Parallel()
+	for _, g := range geometries() {
+		c, v := format(t, g, 1)
+		for i := range 3 {
+			if err := v.Write(5, sector(5, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		valid := func() (n int) {
+			for page := range c.Pages() {
+				if err := v.readHead(page); err != nil {
+					t.Fatal(err)
+				}
+				for slot := range v.per {
+					if e := v.entry(slot); e.valid() && e.logical() == 5 {
+						n++
+					}
+				}
+			}
+			return n
+		}
+		if n := valid(); n != 1 {
+			t.Errorf("%s: %d places say that they hold the sector, want the newest", g.Name, n)
+		}
+		if err := v.Release(5); err != nil {
+			t.Fatal(err)
+		}
+		v, err := Mount(c, 0, c.Pages())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := make([]byte, SectorSize)
+		if err := v.Read(5, s); err != nil || !bytes.Equal(s, bytes.Repeat([]byte{0xFF}, SectorSize)) || valid() != 0 {
+			t.Errorf("%s: a released sector is back: %.20q, %v", g.Name, s, err)
+		}
+	}
+}
+
 func TestVolume_WornPagesAreLeft(t *testing.T) {
 	t.Parallel()
 	for _, g := range geometries() {
