@@ -158,6 +158,11 @@ func TestVolume_PowerLossAtEveryStep(t *testing.T) {
 				err = run(v, 1000*(round+1))
 			}
 			compare(t, v, acknowledged)
+			c.Restore()
+			if v, err = Mount(c, 0, c.Pages()); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, v, acknowledged)
 			_, most, _ := v.Wear()
 			collected = collected || most > 2
 			if c.Steps()-begin < cut {
@@ -222,6 +227,54 @@ func TestVolume_MarksWhatIsObsolete(t *testing.T) {
 		s := make([]byte, SectorSize)
 		if err := v.Read(5, s); err != nil || !bytes.Equal(s, bytes.Repeat([]byte{0xFF}, SectorSize)) || valid() != 0 {
 			t.Errorf("%s: a released sector is back: %.20q, %v", g.Name, s, err)
+		}
+	}
+}
+
+// interrupted loses the power in the middle of an erase: what is between the header and the last sector was erased.
+type interrupted struct {
+	*flash.Chip
+	armed bool
+}
+
+func (i *interrupted) Erase(page uint32) error {
+	if !i.armed {
+		return i.Chip.Erase(page)
+	}
+	i.armed = false
+	size := i.Geometry().Page
+	head, tail := make([]byte, headSize), make([]byte, SectorSize)
+	err := errors.Join(i.Read(page*size, head), i.Read((page+1)*size-SectorSize, tail), i.Chip.Erase(page),
+		i.Program(page*size, head), i.Program((page+1)*size-SectorSize, tail))
+	return errors.Join(err, flash.ErrPower)
+}
+
+func TestVolume_ErasesAgainWhatWasInterrupted(t *testing.T) {
+	t.Parallel()
+	for _, g := range geometries() {
+		c, err := flash.New(g, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chip := &interrupted{Chip: c}
+		v, err := Format(chip, 0, c.Pages())
+		if err != nil {
+			t.Fatal(err)
+		}
+		chip.armed = true
+		for i := 0; err == nil; i++ {
+			err = v.Write(uint32(i%4), sector(uint32(i%4), i))
+		}
+		if !errors.Is(err, flash.ErrPower) {
+			t.Fatal(err)
+		}
+		if v, err = Mount(chip, 0, c.Pages()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 500 {
+			if err := v.Write(uint32(i%4), sector(uint32(i%4), i)); err != nil {
+				t.Fatalf("%s: write %d after an interrupted erase: %v", g.Name, i, err)
+			}
 		}
 	}
 }
