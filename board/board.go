@@ -11,7 +11,6 @@
 package board
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -103,8 +102,7 @@ type Board struct {
 
 	mu     sync.Mutex // the kernel may be looked for by Post while a reset exchanges it
 	kernel *rtos.Kernel
-	timers map[*time.Timer]struct{} // real time only: interrupts that peripherals wait for
-	boots  chan struct{}            // closed and made anew whenever there is a new kernel
+	timers timers // real time only: interrupts that peripherals wait for
 }
 
 type stimulus struct {
@@ -150,7 +148,7 @@ func New(cfg Config) (*Board, error) {
 	if cfg.Epoch.IsZero() {
 		cfg.Epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 	}
-	b := &Board{cfg: cfg, meter: meter{idle: Sleep}, boots: make(chan struct{})}
+	b := &Board{cfg: cfg, meter: meter{idle: Sleep}}
 	b.recorder.also = cfg.Tracer
 	if n := cfg.Events; n > 0 {
 		b.recorder.ring = make([]rtos.Event, 0, n)
@@ -280,12 +278,7 @@ func (b *Board) setKernel(k *rtos.Kernel) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.kernel = k
-	for t := range b.timers { // in no order: all of them are stopped
-		t.Stop()
-	}
-	clear(b.timers)
-	close(b.boots)
-	b.boots = make(chan struct{})
+	b.stopTimers()
 }
 
 // Now is the board's time: cycles of its core clock since it was first powered on, over all resets and standby.
@@ -359,33 +352,6 @@ func (b *Board) RunUntil(t rtos.Cycles) error {
 
 // RunFor plays the board for d of its own time.
 func (b *Board) RunFor(d time.Duration) error { return b.RunUntil(b.Now() + b.Cycles(d)) }
-
-// Run drives the board in real time, through resets, until ctx ends. It returns a *CrashError as RunUntil does.
-func (b *Board) Run(ctx context.Context) error {
-	for {
-		switch b.state {
-		case off:
-			return fmt.Errorf("board %s is off", b.cfg.Name)
-		case crashed:
-			return &CrashError{*b.crash}
-		case waiting:
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(b.duration(b.wake - b.base)):
-			}
-			b.pass(b.wake)
-			if err := b.boot(); err != nil {
-				return err
-			}
-			continue
-		}
-		err := b.settle(b.kernel.Run(ctx))
-		if err != nil || b.state == running {
-			return err
-		}
-	}
-}
 
 // settle looks at why a run ended, and does what is to be done about it.
 func (b *Board) settle(err error) error {
@@ -487,24 +453,5 @@ func (b *Board) After(c rtos.Cycles, isr func()) error {
 	if !b.cfg.RealTime {
 		return k.At(k.Now()+c, isr)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.timers == nil {
-		b.timers = make(map[*time.Timer]struct{})
-	}
-	if len(b.timers) >= maxStimuli {
-		return fmt.Errorf("board %s: %d interrupts of peripherals wait already", b.cfg.Name, maxStimuli)
-	}
-	var t *time.Timer
-	t = time.AfterFunc(b.duration(c), func() {
-		b.mu.Lock()
-		_, mine := b.timers[t]
-		delete(b.timers, t)
-		b.mu.Unlock()
-		if mine {
-			_ = k.Post(isr) // a kernel that takes no more interrupts loses this one, as a chip does
-		}
-	})
-	b.timers[t] = struct{}{}
-	return nil
+	return b.later(k, c, isr)
 }

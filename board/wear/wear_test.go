@@ -231,6 +231,48 @@ func TestVolume_MarksWhatIsObsolete(t *testing.T) {
 	}
 }
 
+// unmarked loses the power before anything is marked as obsolete.
+type unmarked struct {
+	*flash.Chip
+	armed bool
+}
+
+func (u *unmarked) Program(address uint32, p []byte) error {
+	if in := address % u.Geometry().Page; u.armed && in >= headSize && in < SectorSize && in%entrySize == 24 {
+		return flash.ErrPower
+	}
+	return u.Chip.Program(address, p)
+}
+
+func TestVolume_TheNewestOfTwoCounts(t *testing.T) {
+	t.Parallel()
+	for _, g := range geometries() {
+		c, err := flash.New(g, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chip := &unmarked{Chip: c}
+		v, err := Format(chip, 0, c.Pages())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Write(1, sector(1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		chip.armed = true
+		if err := v.Write(1, sector(1, 2)); !errors.Is(err, flash.ErrPower) {
+			t.Fatal(err)
+		}
+		if v, err = Mount(c, 0, c.Pages()); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, SectorSize)
+		if err := v.Read(1, got); err != nil || !bytes.Equal(got, sector(1, 2)) {
+			t.Errorf("%s: of two complete writes %.30q counts, %v", g.Name, got, err)
+		}
+	}
+}
+
 // interrupted loses the power in the middle of an erase: what is between the header and the last sector was erased.
 type interrupted struct {
 	*flash.Chip
