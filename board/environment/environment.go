@@ -9,6 +9,8 @@ package environment
 import (
 	"math"
 	"time"
+
+	"github.com/vauban-iot/vauban/board/chance"
 )
 
 // Climate describes a site.
@@ -60,25 +62,14 @@ type Place struct {
 // NewPlace makes a place for a board. handled is the part of quarter-hours, 0 to 1, in which somebody moves the board
 // about for a while; a board that is fixed to a wall has 0.
 func NewPlace(s *Site, seed uint64, handled float64) *Place {
-	p := &Place{site: s, seed: mix(s.seed, seed), handled: min(max(handled, 0), 1)}
-	p.warmer = 1.5 * signed(p.seed, 1)
-	p.drier = 1.0 * signed(p.seed, 2)
-	p.height = 15 * unit(p.seed, 3)
-	p.heading = 2 * math.Pi * unit(p.seed, 4)
-	p.tilt = [2]float64{0.05 * signed(p.seed, 5), 0.05 * signed(p.seed, 6)}
+	p := &Place{site: s, seed: chance.Mix(s.seed, seed), handled: min(max(handled, 0), 1)}
+	p.warmer = 1.5 * chance.Signed(p.seed, 1)
+	p.drier = 1.0 * chance.Signed(p.seed, 2)
+	p.height = 15 * chance.Unit(p.seed, 3)
+	p.heading = 2 * math.Pi * chance.Unit(p.seed, 4)
+	p.tilt = [2]float64{0.05 * chance.Signed(p.seed, 5), 0.05 * chance.Signed(p.seed, 6)}
 	return p
 }
-
-// mix makes a number of two that looks like chance (splitmix64's finish).
-func mix(a, b uint64) uint64 {
-	x := a ^ (b+1)*0x9E3779B97F4A7C15
-	x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
-	x = (x ^ x>>27) * 0x94D049BB133111EB
-	return x ^ x>>31
-}
-
-func unit(seed, n uint64) float64   { return float64(mix(seed, n)>>11) / (1 << 53) }
-func signed(seed, n uint64) float64 { return 2*unit(seed, n) - 1 }
 
 // drift wanders between -1 and 1, smoothly, with a knot in each period.
 func drift(seed uint64, t time.Time, period time.Duration) float64 {
@@ -86,7 +77,7 @@ func drift(seed uint64, t time.Time, period time.Duration) float64 {
 	n := ns / int64(period)
 	x := float64(ns%int64(period)) / float64(period)
 	x = x * x * (3 - 2*x)
-	return signed(seed, uint64(n))*(1-x) + signed(seed, uint64(n)+1)*x
+	return chance.Signed(seed, uint64(n))*(1-x) + chance.Signed(seed, uint64(n)+1)*x
 }
 
 const day = 24 * time.Hour
@@ -95,22 +86,22 @@ func (s *Site) temperature(t time.Time) float64 {
 	c := &s.climate
 	hour := float64(t.UnixNano()%int64(day)) / float64(time.Hour)
 	year := float64(t.YearDay()) / 365.25
-	clear := 0.6 + 0.4*drift(mix(s.seed, 11), t, 30*time.Hour) // clouds flatten the day
+	clear := 0.6 + 0.4*drift(chance.Mix(s.seed, 11), t, 30*time.Hour) // clouds flatten the day
 	return c.Temperature +
 		c.YearlySwing*math.Cos(2*math.Pi*(year-0.55)) +
 		c.DailySwing*clear*math.Cos(2*math.Pi*(hour-c.SunIsHighest-3)/24) +
-		1.5*drift(mix(s.seed, 12), t, 50*time.Hour)
+		1.5*drift(chance.Mix(s.seed, 12), t, 50*time.Hour)
 }
 
 // Temperature is that of the air, in degrees Celsius.
 func (p *Place) Temperature(t time.Time) float64 {
-	return p.site.temperature(t) + p.warmer + 0.3*drift(mix(p.seed, 13), t, 20*time.Minute)
+	return p.site.temperature(t) + p.warmer + 0.3*drift(chance.Mix(p.seed, 13), t, 20*time.Minute)
 }
 
 // Humidity is relative, in percent. The air of a site has one dew point: it is drier where it is warmer.
 func (p *Place) Humidity(t time.Time) float64 {
 	s := p.site
-	dew := s.temperature(t) - s.climate.DewPoint - 3*drift(mix(s.seed, 14), t, 19*time.Hour) - p.drier
+	dew := s.temperature(t) - s.climate.DewPoint - 3*drift(chance.Mix(s.seed, 14), t, 19*time.Hour) - p.drier
 	return min(max(100*saturation(dew)/saturation(p.Temperature(t)), 1), 100)
 }
 
@@ -121,7 +112,7 @@ func saturation(celsius float64) float64 { return 6.112 * math.Exp(17.62*celsius
 func (p *Place) Pressure(t time.Time) float64 {
 	s := p.site
 	sea := s.climate.Pressure +
-		s.climate.Weather*(0.7*drift(mix(s.seed, 15), t, 70*time.Hour)+0.3*drift(mix(s.seed, 16), t, 22*time.Hour)) +
+		s.climate.Weather*(0.7*drift(chance.Mix(s.seed, 15), t, 70*time.Hour)+0.3*drift(chance.Mix(s.seed, 16), t, 22*time.Hour)) +
 		0.5*math.Cos(4*math.Pi*(float64(t.UnixNano()%int64(day))/float64(day)-10.0/24))
 	return sea - 0.12*p.height
 }
@@ -141,11 +132,11 @@ const quarter = 15 * time.Minute
 // handling says how much a board is moved about at t, from 0 to 1, and where the movement is.
 func (p *Place) handling(t time.Time) (strength, phase float64) {
 	n := uint64(t.UnixNano() / int64(quarter))
-	if unit(mix(p.seed, 21), n) >= p.handled {
+	if chance.Unit(chance.Mix(p.seed, 21), n) >= p.handled {
 		return 0, 0
 	}
-	begin := unit(mix(p.seed, 22), n) * 0.5
-	length := 0.1 + 0.4*unit(mix(p.seed, 23), n) // of the quarter
+	begin := chance.Unit(chance.Mix(p.seed, 22), n) * 0.5
+	length := 0.1 + 0.4*chance.Unit(chance.Mix(p.seed, 23), n) // of the quarter
 	x := (float64(t.UnixNano()%int64(quarter))/float64(quarter) - begin) / length
 	if x <= 0 || x >= 1 {
 		return 0, 0
@@ -156,7 +147,7 @@ func (p *Place) handling(t time.Time) (strength, phase float64) {
 // angles are heading, pitch and roll in radians.
 func (p *Place) angles(t time.Time) [3]float64 {
 	s, at := p.handling(t)
-	f := 0.3 + 0.3*unit(p.seed, 24) // Hz
+	f := 0.3 + 0.3*chance.Unit(p.seed, 24) // Hz
 	return [3]float64{
 		p.heading + s*1.2*math.Sin(2*math.Pi*0.5*f*at),
 		p.tilt[0] + s*0.5*math.Sin(2*math.Pi*f*at),
@@ -209,21 +200,4 @@ func (p *Place) Motion(t time.Time) Motion {
 	}
 	out.Rotation = Vector{rate(1, 2), rate(2, 0), rate(0, 1)}
 	return out
-}
-
-// Noise is a number of about a normal distribution with deviation 1, for the n-th sample of something.
-func Noise(seed, n uint64) float64 {
-	sum := 0.0
-	for i := range uint64(4) {
-		sum += signed(seed, n*4+i)
-	}
-	return sum * math.Sqrt(3.0/4)
-}
-
-// Seed makes a seed for a part of something, by name.
-func Seed(seed uint64, part string) uint64 {
-	for _, c := range []byte(part) {
-		seed = mix(seed, uint64(c))
-	}
-	return seed
 }

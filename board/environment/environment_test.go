@@ -89,16 +89,3 @@ func TestPlace_MotionIsOneMotion(t *testing.T) {
 		t.Errorf("moved in %d samples, at rest in %d", moved, rested)
 	}
 }
-
-func TestNoise(t *testing.T) {
-	t.Parallel()
-	sum, squares := 0.0, 0.0
-	for i := range uint64(10000) {
-		n := Noise(9, i)
-		sum += n
-		squares += n * n
-	}
-	if mean, deviation := sum/10000, math.Sqrt(squares/10000); math.Abs(mean) > 0.03 || math.Abs(deviation-1) > 0.03 {
-		t.Errorf("mean %v, deviation %v", mean, deviation)
-	}
-}

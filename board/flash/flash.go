@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/vauban-iot/vauban/board/environment"
+	"github.com/vauban-iot/vauban/board/chance"
 )
 
 // ErrPower is returned from the moment that the power went until Restore.
@@ -203,9 +203,9 @@ func (c *Chip) apply(x command, half bool) {
 	}
 	if p.erases > c.g.Endurance {
 		// Beyond its endurance each further tenth of it costs a page another bit, on the average.
-		chance := environment.Seed(c.seed+uint64(x.page)<<32+uint64(p.erases), "wear")
-		if chance%uint64(max(c.g.Endurance/10, 1)) == 0 && len(p.stuck) < 64 {
-			p.stuck = append(p.stuck, uint32(chance>>32)%(c.g.Page*8))
+		odds := chance.Seed(c.seed+uint64(x.page)<<32+uint64(p.erases), "wear")
+		if odds%uint64(max(c.g.Endurance/10, 1)) == 0 && len(p.stuck) < 64 {
+			p.stuck = append(p.stuck, uint32(odds>>32)%(c.g.Page*8))
 		}
 	}
 }
@@ -297,34 +297,34 @@ func (c *Chip) fresh(address uint32, p []byte) error {
 // partial are the bits of byte i of a command of n bytes that were not programmed yet when the power went: all of them, none, or
 // none before a certain byte and all after it.
 func (c *Chip) partial(i uint64, n int) byte {
-	chance := environment.Seed(c.seed+c.steps, "program")
-	switch chance >> 48 % 4 {
+	odds := chance.Seed(c.seed+c.steps, "program")
+	switch odds >> 48 % 4 {
 	case 0:
 		return 0xFF
 	case 1:
 		return 0
 	}
-	switch last := chance % uint64(n); {
+	switch last := odds % uint64(n); {
 	case i < last:
 		return 0
 	case i > last:
 		return 0xFF
 	}
-	return byte(chance >> 32)
+	return byte(odds >> 32)
 }
 
 // erased are the bits of byte i of a page that were erased when the power went: none, all, any, or those of a stretch of the page.
 func (c *Chip) erased(i uint64) byte {
-	chance := environment.Seed(c.seed+c.steps, "erase")
-	switch chance >> 48 % 4 {
+	odds := chance.Seed(c.seed+c.steps, "erase")
+	switch odds >> 48 % 4 {
 	case 0:
 		return 0
 	case 1:
 		return 0xFF
 	case 2:
-		return byte(environment.Seed(chance, "bits") >> (i % 8 * 8) * (i | 1))
+		return byte(chance.Seed(odds, "bits") >> (i % 8 * 8) * (i | 1))
 	}
-	if from := chance % uint64(c.g.Page); i >= from && i < from+chance>>32%uint64(c.g.Page) {
+	if from := odds % uint64(c.g.Page); i >= from && i < from+odds>>32%uint64(c.g.Page) {
 		return 0xFF
 	}
 	return 0

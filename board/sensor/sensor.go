@@ -9,7 +9,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/vauban-iot/vauban/board/environment"
+	"github.com/vauban-iot/vauban/board/chance"
 	"github.com/vauban-iot/vauban/board/i2c"
 )
 
@@ -71,12 +71,12 @@ func (c *chip) get16(reg uint8) int16 { return int16(uint16(c.mem[reg]) | uint16
 
 // noise is different for each sample and channel.
 func (c *chip) noise(channel uint64, deviation float64) float64 {
-	return deviation * environment.Noise(c.seed+channel, c.samples)
+	return deviation * chance.Noise(c.seed+channel, c.samples)
 }
 
 // offset is a chip's own, between -limit and limit.
 func (c *chip) offset(channel uint64, limit float64) float64 {
-	return min(max(environment.Noise(c.seed^0xA5A5, channel)/2, -1), 1) * limit
+	return min(max(chance.Noise(c.seed^0xA5A5, channel)/2, -1), 1) * limit
 }
 
 // sampler is when a converter takes its samples: at a rate, or once.

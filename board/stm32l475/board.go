@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/board"
+	"github.com/vauban-iot/vauban/board/chance"
 	"github.com/vauban-iot/vauban/board/environment"
 	"github.com/vauban-iot/vauban/board/flash"
 	"github.com/vauban-iot/vauban/board/i2c"
@@ -87,8 +88,8 @@ func New(cfg Config) (*Board, error) {
 	if b.place == nil {
 		b.place = environment.NewPlace(environment.NewSite(seed, environment.Temperate()), seed, 0.05)
 	}
-	binary.LittleEndian.PutUint64(b.id[:], environment.Seed(seed, "id"))
-	binary.LittleEndian.PutUint32(b.id[8:], uint32(environment.Seed(seed, "id high")))
+	binary.LittleEndian.PutUint64(b.id[:], chance.Seed(seed, "id"))
+	binary.LittleEndian.PutUint32(b.id[8:], uint32(chance.Seed(seed, "id high")))
 
 	b.GPIO = newGPIO(base)
 	b.Console = newUART(base, 115200, cfg.Console)
@@ -99,19 +100,19 @@ func New(cfg Config) (*Board, error) {
 		return nil, err
 	}
 	b.I2C.Break(cfg.Fault)
-	if b.Internal, err = flash.New(flash.STM32L4(), environment.Seed(seed, "flash"), base); err != nil {
+	if b.Internal, err = flash.New(flash.STM32L4(), chance.Seed(seed, "flash"), base); err != nil {
 		return nil, err
 	}
-	if b.QSPI, err = flash.New(flash.MX25R6435F(), environment.Seed(seed, "qspi"), base); err != nil {
+	if b.QSPI, err = flash.New(flash.MX25R6435F(), chance.Seed(seed, "qspi"), base); err != nil {
 		return nil, err
 	}
 
 	at := func(now time.Duration) time.Time { return b.Config().Epoch.Add(now) }
 	temperature := func(now time.Duration) float64 { return b.place.Temperature(at(now)) }
-	b.HTS221 = sensor.NewHTS221(environment.Seed(seed, "hts221"), func(now time.Duration) float64 { return b.place.Humidity(at(now)) }, temperature)
-	b.LPS22HB = sensor.NewLPS22HB(environment.Seed(seed, "lps22hb"), func(now time.Duration) float64 { return b.place.Pressure(at(now)) }, temperature)
-	b.LIS3MDL = sensor.NewLIS3MDL(environment.Seed(seed, "lis3mdl"), func(now time.Duration) environment.Vector { return b.place.Motion(at(now)).Magnetic }, temperature)
-	b.LSM6DSL = sensor.NewLSM6DSL(environment.Seed(seed, "lsm6dsl"), func(now time.Duration) environment.Motion { return b.place.Motion(at(now)) }, temperature)
+	b.HTS221 = sensor.NewHTS221(chance.Seed(seed, "hts221"), func(now time.Duration) float64 { return b.place.Humidity(at(now)) }, temperature)
+	b.LPS22HB = sensor.NewLPS22HB(chance.Seed(seed, "lps22hb"), func(now time.Duration) float64 { return b.place.Pressure(at(now)) }, temperature)
+	b.LIS3MDL = sensor.NewLIS3MDL(chance.Seed(seed, "lis3mdl"), func(now time.Duration) environment.Vector { return b.place.Motion(at(now)).Magnetic }, temperature)
+	b.LSM6DSL = sensor.NewLSM6DSL(chance.Seed(seed, "lsm6dsl"), func(now time.Duration) environment.Motion { return b.place.Motion(at(now)) }, temperature)
 	for _, d := range [...]struct {
 		address uint8
 		device  i2c.Device

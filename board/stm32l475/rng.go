@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/board"
-	"github.com/vauban-iot/vauban/board/environment"
+	"github.com/vauban-iot/vauban/board/chance"
 )
 
 // ErrEntropy is returned while the generator's health test fails (its noise source repeats itself). Recover starts it again.
@@ -31,7 +31,7 @@ type RNG struct {
 func newRNG(b *board.Board, seed uint64, real bool) *RNG {
 	r := &RNG{board: b}
 	if !real {
-		r.source = rand.NewPCG(environment.Seed(seed, "rng"), environment.Seed(seed, "rng low"))
+		r.source = rand.NewPCG(chance.Seed(seed, "rng"), chance.Seed(seed, "rng low"))
 	}
 	return r
 }

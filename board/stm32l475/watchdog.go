@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/board"
-	"github.com/vauban-iot/vauban/board/environment"
+	"github.com/vauban-iot/vauban/board/chance"
 )
 
 // Watchdog is the independent watchdog: it counts down by an oscillator of its own, and resets the board at zero. Once
@@ -19,7 +19,7 @@ type Watchdog struct {
 
 // The oscillator has about 32 kHz: each chip's is a little off.
 func newWatchdog(b *board.Board, seed uint64) *Watchdog {
-	return &Watchdog{board: b, hz: 32000 * (1 + 0.02*environment.Noise(environment.Seed(seed, "lsi"), 0)/2)}
+	return &Watchdog{board: b, hz: 32000 * (1 + 0.02*chance.Noise(chance.Seed(seed, "lsi"), 0)/2)}
 }
 
 func (w *Watchdog) reset() { w.timeout = 0 }
