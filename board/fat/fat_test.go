@@ -190,7 +190,7 @@ func TestVolume_FilesComeAndGo(t *testing.T) {
 		want := make(map[string][]byte)
 		random := rand.New(rand.NewPCG(uint64(sectors), 1))
 		full := 0
-		for i := range 2000 {
+		for i := range 300 {
 			name := fmt.Sprintf("F%d.DAT", random.IntN(12))
 			if random.IntN(4) == 0 {
 				err := v.Remove(name)

@@ -91,7 +91,8 @@ type Chip struct {
 	cut   uint64 // the step in which the power goes; zero: never
 	onCut func()
 	off   bool
-	now   *command
+	now   command
+	busy  bool // now is under way
 }
 
 // New makes a new chip, erased. cpu may be nil: nothing takes time then.
@@ -132,17 +133,17 @@ func (c *Chip) CutAt(n uint64, told func()) {
 // is half done.
 func (c *Chip) Restore() {
 	c.off, c.cut = false, 0
-	if c.now != nil {
-		c.apply(*c.now, true)
-		c.now = nil
+	if c.busy {
+		c.busy = false
+		c.apply(c.now, true)
 	}
 }
 
 // Finish lets a command that is under way come to its end, as a chip does whose processor is reset but which keeps its power.
 func (c *Chip) Finish() {
-	if c.now != nil {
-		c.apply(*c.now, false)
-		c.now = nil
+	if c.busy {
+		c.busy = false
+		c.apply(c.now, false)
 	}
 }
 
@@ -151,7 +152,7 @@ func (c *Chip) ready() error {
 	if c.off {
 		return ErrPower
 	}
-	if c.now != nil && c.cpu.Uptime() < c.now.until {
+	if c.busy && c.cpu.Uptime() < c.now.until {
 		return ErrBusy
 	}
 	c.Finish() // its caller was ended before it heard of it
@@ -164,9 +165,9 @@ func (c *Chip) do(x command, takes time.Duration) error {
 	cut := c.steps == c.cut
 	if c.cpu != nil {
 		x.until = c.cpu.Uptime() + takes
-		c.now = &x
+		c.now, c.busy = x, true
 		c.cpu.Busy(takes)
-		c.now = nil
+		c.busy = false
 	}
 	c.apply(x, cut)
 	if !cut {
