@@ -229,6 +229,27 @@ func TestVolume_FilesComeAndGo(t *testing.T) {
 	}
 }
 
+// In FAT12 the entry of cluster 341 stands in two sectors of the table.
+func TestVolume_EntriesInTwoSectors(t *testing.T) {
+	t.Parallel()
+	m := make(image, 2048*SectorSize)
+	v, err := Format(m, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := bytes.Repeat([]byte("0123456789abcdef"), 340*SectorSize/16)
+	if err := v.WriteFile("a", data, now); err != nil { // clusters 2 to 341
+		t.Fatal(err)
+	}
+	check(t, m)
+	if v, err = Mount(m); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := v.ReadFile("a"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 func TestVolume_Refusals(t *testing.T) {
 	t.Parallel()
 	m := make(image, 64*SectorSize)

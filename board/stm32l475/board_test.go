@@ -486,6 +486,41 @@ func TestBoard_FlashKeepsItsPart(t *testing.T) {
 	}
 }
 
+func TestBoard_AResetEndsWhatInternalFlashDoesAndNotWhatTheOtherDoes(t *testing.T) {
+	t.Parallel()
+	half := false
+	for seed := range uint64(12) {
+		b := boot(t, Config{Board: board.Config{Seed: seed}}, func(b *Board, k *rtos.Kernel) {
+			if b.Reason() != board.PowerOnReset {
+				return
+			}
+			chips := []*flash.Chip{b.Internal, b.QSPI}
+			for _, c := range chips {
+				check(t, c.Program(0, make([]byte, 2048)))
+			}
+			if seed&1 == 0 {
+				chips[0] = chips[1]
+			}
+			check(t, b.After(b.Cycles(10*time.Millisecond), func() { b.Reset(board.WatchdogReset) }))
+			_ = chips[0].Erase(0)
+			t.Error("an erase took less than 10 ms")
+		})
+		run(t, b, time.Second)
+		erased := func(c *flash.Chip) int {
+			p := make([]byte, 2048)
+			check(t, c.Read(0, p))
+			return bytes.Count(p, []byte{0xFF})
+		}
+		if seed&1 == 0 && erased(b.QSPI) != 2048 {
+			t.Errorf("the chip on QSPI did not end its erase: %d bytes", erased(b.QSPI))
+		}
+		half = half || seed&1 == 1 && erased(b.Internal) != 2048
+	}
+	if !half {
+		t.Error("the internal flash ended all its erases in spite of resets")
+	}
+}
+
 // Neighbours at one site see related weather.
 func TestBoards_OfOneSite(t *testing.T) {
 	t.Parallel()
