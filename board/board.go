@@ -404,15 +404,20 @@ func (b *Board) NextEvent() (rtos.Cycles, bool) {
 // byte or a packet comes. It happens as an interrupt does, in the order of the calls where moments are the same, and
 // survives resets; what comes while there is no kernel is lost. It is refused when 1024 wait already.
 func (b *Board) At(t rtos.Cycles, do func()) error {
+	if b.cfg.RealTime {
+		return fmt.Errorf("board %s runs in real time: use Post", b.cfg.Name)
+	}
 	if len(b.stimuli) == maxStimuli {
 		return fmt.Errorf("board %s: %d inputs wait already", b.cfg.Name, maxStimuli)
 	}
 	s := stimulus{at: max(t, b.Now()), order: b.order, do: do}
+	if b.state == running {
+		if err := b.schedule(s); err != nil {
+			return err
+		}
+	}
 	b.order++
 	b.stimuli = append(b.stimuli, s)
-	if b.state == running {
-		return b.schedule(s)
-	}
 	return nil
 }
 

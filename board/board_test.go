@@ -197,8 +197,43 @@ func TestBoard_CrashIsReportedAndOthersGoOn(t *testing.T) {
 	if err := other.RunFor(time.Second); err != nil || rounds < 98 {
 		t.Errorf("the other board: %d rounds, %v", rounds, err)
 	}
+	b.Reset(PinReset)
+	if err := b.RunFor(time.Second); err == nil || b.Reason() != PinReset || len(told) != 2 {
+		t.Errorf("after the reset button: %v, started by %v, told %d times", err, b.Reason(), len(told))
+	}
 	if err := b.PowerOn(); err != nil {
 		t.Errorf("after a crash: %v", err)
+	}
+}
+
+func TestBoard_NewFirmwareAtAReset(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t, Config{})
+	start(t, b, func(k *rtos.Kernel) {
+		k.Sleep(10)
+		b.Reset(SoftwareReset)
+	})
+	ran := false
+	second := Firmware{Name: "app", Version: "2.0", Define: func(k *rtos.Kernel) { thread(k, "main", 1024, func() { ran = true }) }}
+	if err := b.Load(second); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.RunFor(time.Second); err != nil || !ran || b.Firmware().Version != "2.0" {
+		t.Errorf("the new firmware ran: %v, %v", ran, err)
+	}
+	third := Firmware{Name: "app", Version: "3.0", Define: func(k *rtos.Kernel) { thread(k, "main", 200<<10, func() {}) }}
+	if err := b.Load(third); err != nil {
+		t.Fatal(err)
+	}
+	b.Reset(SoftwareReset)
+	if _, ok := errors.AsType[*BudgetError](b.RunFor(time.Second)); !ok {
+		t.Error("a firmware that does not fit started at a reset")
+	}
+	if err := b.Load(second); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.PowerOn(); err != nil {
+		t.Errorf("with a firmware that fits: %v", err)
 	}
 }
 
@@ -443,7 +478,7 @@ func TestBoard_RealTime(t *testing.T) {
 	if first, second := <-got, <-got; first != PowerOnReset || second != SoftwareReset {
 		t.Errorf("%v, %v", first, second)
 	}
-	if b.RunFor(time.Second) == nil {
-		t.Error("RunFor drives a board in real time")
+	if b.RunFor(time.Second) == nil || b.At(0, func() {}) == nil {
+		t.Error("RunFor or At are for virtual time")
 	}
 }

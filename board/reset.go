@@ -40,8 +40,14 @@ func (b *Board) Resets(r Reset) uint32 {
 }
 
 // Reset ends the present run of the firmware and starts it again after the boot time. Called by the firmware it does not
-// return; called between runs it takes effect when the board is run next.
+// return; called between runs it takes effect when the board is run next. It also starts a board again that stands still
+// after a crash.
 func (b *Board) Reset(r Reset) {
+	if b.state == crashed {
+		b.pending = r
+		b.wait(b.Cycles(b.cfg.Profile.Boot))
+		return
+	}
 	if b.state != running || b.pending != 0 {
 		return
 	}
