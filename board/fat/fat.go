@@ -68,6 +68,7 @@ type Volume struct {
 	clusters    uint32
 	table       []uint16 // what the first FAT says, by cluster number
 	next        uint32   // where the search for free clusters goes on
+	long        []place  // the entries of a long name that stand before the file which was found last
 }
 
 // Format makes an empty file system on a device, and mounts it. label has up to eleven characters.
@@ -423,8 +424,13 @@ func volumeLabel(label string) (n [11]byte, err error) {
 
 // find looks for a file, and for a place where a new one's entry can stand.
 func (v *Volume) find(name [11]byte) (at place, e [entrySize]byte, found bool, room *place, err error) {
+	v.long = v.long[:0]
 	var folder error
 	err = v.walk(func(p place, x []byte) bool {
+		if x[0] != 0 && x[0] != removed && x[11] == attrLong {
+			v.long = append(v.long, p)
+			return false
+		}
 		switch {
 		case isFile(x) && string(x[:11]) == string(name[:]):
 			at, found = p, true
@@ -432,9 +438,10 @@ func (v *Volume) find(name [11]byte) (at place, e [entrySize]byte, found bool, r
 			return true
 		case (x[0] == 0 || x[0] == removed) && room == nil:
 			room = &place{p.sector, p.offset}
-		case x[0] != 0 && x[0] != removed && x[11] != attrLong && string(x[:11]) == string(name[:]) && x[11]&attrFolder != 0:
+		case x[0] != 0 && x[0] != removed && string(x[:11]) == string(name[:]) && x[11]&attrFolder != 0:
 			folder = fmt.Errorf("fat: %s is a folder", entryName(x))
 		}
+		v.long = v.long[:0] // they were another's
 		return false
 	})
 	return at, e, found, room, errors.Join(err, folder)
@@ -641,11 +648,29 @@ func (v *Volume) Remove(name string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	e[0] = removed
-	if err := v.writeEntry(at, e[:]); err != nil {
+	if err := v.strike(append(v.long, at)); err != nil {
 		return err
 	}
 	return v.free(chain)
+}
+
+// strike marks entries as removed, the last one's sector first: what it leaves, should the power go, is a long name of nobody.
+func (v *Volume) strike(entries []place) error {
+	var s [SectorSize]byte
+	for len(entries) > 0 {
+		n := entries[len(entries)-1].sector
+		if err := v.dev.Read(n, s[:]); err != nil {
+			return err
+		}
+		for len(entries) > 0 && entries[len(entries)-1].sector == n {
+			s[entries[len(entries)-1].offset] = removed
+			entries = entries[:len(entries)-1]
+		}
+		if err := v.dev.Write(n, s[:]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Free is how many bytes new files may have.

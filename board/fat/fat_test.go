@@ -121,12 +121,15 @@ func TestVolume_IsWhatDOSMade(t *testing.T) {
 			}
 			// And the other way: what mtools wrote is read.
 			host := filepath.Join(t.TempDir(), "from.txt")
-			text := strings.Repeat("written by mtools\n", 100)
+			text := strings.Repeat("written by mtools\n", 40)
 			if err := os.WriteFile(host, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			tool(t, "mcopy", "-i", file, host, "::OTHER.TXT")
 			tool(t, "mdel", "-i", file, "::BIG.BIN")
+			for i := range 5 { // three entries each: some stand in two sectors
+				tool(t, "mcopy", "-i", file, host, fmt.Sprintf("::A Long Name of mtools %d.text", i))
+			}
 			back, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -143,7 +146,12 @@ func TestVolume_IsWhatDOSMade(t *testing.T) {
 			if i, err := v.Stat("Config.txt"); err != nil || i.Size != 12 || !i.Modified.Equal(now) {
 				t.Errorf("Stat: %+v, %v", i, err)
 			}
-			for _, name := range []string{"other.txt", "config.txt", "empty"} {
+			list, err := v.List()
+			if err != nil || len(list) != 8 {
+				t.Fatalf("files %+v, %v", list, err)
+			}
+			for _, i := range list {
+				name := i.Name
 				if err := v.Remove(name); err != nil {
 					t.Fatal(err)
 				}
