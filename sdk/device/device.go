@@ -46,6 +46,9 @@ type Config struct {
 	WebSocket bool
 	// Proxy is an HTTP proxy that is asked to CONNECT; nil: none.
 	Proxy *url.URL
+	// Dial makes the TCP connection, to the hub or the proxy; nil: the machine's own network. Virtual boards have
+	// a network of their own.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	ClientType string        // what the device says it is; empty: vauban-device
 	ModelID    string        // its Plug and Play model; may be empty
@@ -250,7 +253,7 @@ func (c *Client) host() string {
 func (c *Client) session(ctx context.Context) error {
 	dialing, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	d := dialer{TLS: c.cfg.TLS, Host: c.host(), Address: c.cfg.Address, WebSocket: c.cfg.WebSocket, Proxy: c.cfg.Proxy, Certificate: c.cfg.CertificateFile, Key: c.cfg.KeyFile}
+	d := dialer{TLS: c.cfg.TLS, Host: c.host(), Address: c.cfg.Address, WebSocket: c.cfg.WebSocket, Proxy: c.cfg.Proxy, Dial: c.cfg.Dial, Certificate: c.cfg.CertificateFile, Key: c.cfg.KeyFile}
 	nc, err := d.dial(dialing)
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ type dialer struct {
 	Address          string // host:port; empty: of Host
 	WebSocket        bool
 	Proxy            *url.URL
+	Dial             func(ctx context.Context, network, address string) (net.Conn, error) // nil: the machine's
 	Certificate, Key string // files
 }
 
@@ -81,9 +82,12 @@ func (d *dialer) dialWebSocket(ctx context.Context, cfg *tls.Config, address str
 }
 
 func (d *dialer) tcp(ctx context.Context, address string) (net.Conn, error) {
-	var dial net.Dialer
+	dial := d.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
 	if d.Proxy == nil {
-		nc, err := dial.DialContext(ctx, "tcp", address)
+		nc, err := dial(ctx, "tcp", address)
 		if err != nil {
 			return nil, fmt.Errorf("%s cannot be reached: %w", address, err)
 		}
@@ -94,7 +98,7 @@ func (d *dialer) tcp(ctx context.Context, address string) (net.Conn, error) {
 		port = "80"
 	}
 	proxy := net.JoinHostPort(d.Proxy.Hostname(), port)
-	nc, err := dial.DialContext(ctx, "tcp", proxy)
+	nc, err := dial(ctx, "tcp", proxy)
 	if err != nil {
 		return nil, fmt.Errorf("the proxy %s cannot be reached: %w", proxy, err)
 	}

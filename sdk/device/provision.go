@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ type Registration struct {
 	Address   string
 	WebSocket bool
 	Proxy     *url.URL
+	Dial      func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Assignment is where a device belongs.
@@ -121,7 +123,7 @@ func Provision(ctx context.Context, r Registration) (Assignment, error) {
 	}
 	dialing, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	d := dialer{TLS: r.TLS, Host: host, Address: r.Address, WebSocket: r.WebSocket, Proxy: r.Proxy, Certificate: r.CertificateFile, Key: r.KeyFile}
+	d := dialer{TLS: r.TLS, Host: host, Address: r.Address, WebSocket: r.WebSocket, Proxy: r.Proxy, Dial: r.Dial, Certificate: r.CertificateFile, Key: r.KeyFile}
 	nc, err := d.dial(dialing)
 	if err != nil {
 		return Assignment{}, err
