@@ -79,6 +79,8 @@ type Config struct {
 	Throttle throttle.Config // limits, unless the operator sets others
 	SignIn   SignIn
 
+	// StaticRSA also offers 0x003C to devices, for firmware that knows nothing else (rtos §1.6).
+	StaticRSA bool
 	// FaultInjection lets devices ask for misbehaviour (hub-device §11); for tests of SDKs.
 	FaultInjection bool
 
@@ -192,7 +194,7 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	// Keys of the CA take longest on a first start; the stores open meanwhile.
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		n.PKI, err = pki.Open(pki.Config{Dir: cfg.PKI, Hostname: cfg.Hostname, Extra: extraNames(cfg.Listen), Sealer: sealer, Logger: n.log})
+		n.PKI, err = pki.Open(pki.Config{Dir: cfg.PKI, Hostname: cfg.Hostname, Extra: extraNames(cfg.Listen), AllowStaticRSA: cfg.StaticRSA, Sealer: sealer, Logger: n.log})
 		return err
 	})
 	g.Go(func() (err error) {

@@ -41,8 +41,10 @@ type Config struct {
 	Demo      bool
 	// FaultInjection lets devices ask for misbehaviour (hub-device §11); for tests of SDKs.
 	FaultInjection bool
-	Version        string
-	Logger         *slog.Logger
+	// StaticRSA also offers TLS_RSA_WITH_AES_128_CBC_SHA256 (0x003C) to devices, for firmware that knows nothing else.
+	StaticRSA bool
+	Version   string
+	Logger    *slog.Logger
 	// Ready hears of the connection data once every listener answers.
 	Ready func(Connection) error
 	// Notice tells the operator something that is no error, such as another port than usual.
@@ -72,8 +74,8 @@ func Run(ctx context.Context, cfg Config) error {
 			return diskbus.Open(diskbus.Config{Dir: in("bus"), Handle: handle, Logger: cfg.Logger})
 		},
 		SignIn:         node.SignIn{Registration: signin.FromLoopback}, // a laptop; servers invite
-		FaultInjection: cfg.FaultInjection,
-		Version:        cfg.Version, Logger: cfg.Logger, Ready: cfg.Ready, Notice: cfg.Notice,
+		FaultInjection: cfg.FaultInjection, StaticRSA: cfg.StaticRSA,
+		Version: cfg.Version, Logger: cfg.Logger, Ready: cfg.Ready, Notice: cfg.Notice,
 	}
 	if cfg.Demo {
 		n.Beside = func(ctx context.Context, n *node.Node) error { return runDemo(ctx, cfg, n) }

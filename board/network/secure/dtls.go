@@ -18,7 +18,7 @@ import (
 // DTLS is how a board and its peer know each other over UDP, by DTLS 1.2: either by a key that both have,
 // or by certificates.
 type DTLS struct {
-	Identity string       // of the key
+	Identity string        // of the key
 	Key      secret.Secret // zero: by certificates
 
 	Certificate *tls.Certificate // of this side. Servers must have one
