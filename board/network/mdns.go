@@ -29,7 +29,7 @@ func LookupLocal(ctx context.Context, s Stack, name string) ([]netip.Addr, error
 		return nil, fmt.Errorf("resolve %s: %w", name, err)
 	}
 	defer pc.Close()
-	stop := context.AfterFunc(ctx, func() { pc.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { pc.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // it is open, or over
 	defer stop()
 	q := dnsmessage.Question{Name: qname, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
 	h := fnv.New32a()
@@ -44,7 +44,9 @@ func LookupLocal(ctx context.Context, s Stack, name string) ([]netip.Addr, error
 		if _, err := pc.WriteTo(query, net.UDPAddrFromAddrPort(MulticastDNS)); err != nil {
 			return nil, fmt.Errorf("resolve %s: %w", name, err)
 		}
-		pc.SetReadDeadline(time.Now().Add(dnsWait))
+		if err := pc.SetReadDeadline(time.Now().Add(dnsWait)); err != nil {
+			return nil, fmt.Errorf("resolve %s: %w", name, err)
+		}
 		for {
 			n, _, err := pc.ReadFrom(buf)
 			if err != nil {
@@ -69,7 +71,7 @@ func AnswerLocal(ctx context.Context, s Stack, answer func(query []byte, legacy 
 		return err
 	}
 	defer pc.Close()
-	stop := context.AfterFunc(ctx, func() { pc.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { pc.SetReadDeadline(time.Unix(1, 0)) }) //nolint:errcheck // it is open, or over
 	defer stop()
 	buf := make([]byte, 9000) // RFC 6762 §17
 	for {

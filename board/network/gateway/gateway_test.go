@@ -216,10 +216,9 @@ func TestProvisionedBoard(t *testing.T) {
 	if s.Addresses[0] != netip.MustParsePrefix("10.0.1.0/16") || s.Leased != 2*time.Second || !slices.Contains(s.NameServers, netip.MustParseAddr("10.0.0.1")) {
 		t.Fatalf("DHCP gave %+v", s)
 	}
-	for { // an address of its own, made from the router's announcement
-		if slices.ContainsFunc(h.Settings().Addresses, func(p netip.Prefix) bool { return netip.MustParsePrefix("fd76:6175:6261::/64").Contains(p.Addr()) }) {
-			break
-		}
+	announced := netip.MustParsePrefix("fd76:6175:6261::/64")
+	own := func(p netip.Prefix) bool { return announced.Contains(p.Addr()) }
+	for !slices.ContainsFunc(h.Settings().Addresses, own) { // made from the router's announcement
 		if ctx.Err() != nil {
 			t.Fatalf("no address by announcement: %+v", h.Settings())
 		}

@@ -43,7 +43,7 @@ func (h *Host) dial(ctx context.Context, to network.Endpoint) (net.Conn, error) 
 	if err := h.speaks(to.Address.Addr()); err != nil {
 		return nil, err
 	}
-	proto := tcpip.TransportProtocolNumber(tcp.ProtocolNumber)
+	proto := tcp.ProtocolNumber
 	if to.Protocol == network.UDP {
 		proto = udp.ProtocolNumber
 	}

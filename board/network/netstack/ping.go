@@ -32,7 +32,7 @@ func (h *Host) ping(ctx context.Context, to netip.Addr) (time.Duration, error) {
 	if err := h.speaks(to); err != nil {
 		return 0, err
 	}
-	proto, request, reply := tcpip.TransportProtocolNumber(icmp.ProtocolNumber4), byte(header.ICMPv4Echo), byte(header.ICMPv4EchoReply)
+	proto, request, reply := icmp.ProtocolNumber4, byte(header.ICMPv4Echo), byte(header.ICMPv4EchoReply)
 	if to.Is6() {
 		proto, request, reply = icmp.ProtocolNumber6, byte(header.ICMPv6EchoRequest), byte(header.ICMPv6EchoReply)
 	}

@@ -182,7 +182,7 @@ func (z *Zone) AnswerMulticast(query []byte, legacy bool) (answer []byte, alone 
 		return nil, false
 	}
 	reply := dnsmessage.Message{Header: dnsmessage.Header{Response: true, Authoritative: true}}
-	class := dnsmessage.Class(dnsmessage.ClassINET | cacheFlush)
+	class := dnsmessage.ClassINET | cacheFlush
 	if legacy {
 		reply.ID, reply.Questions, class = h.ID, qs, dnsmessage.ClassINET
 	}
