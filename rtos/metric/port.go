@@ -125,7 +125,7 @@ func run(t Test, period time.Duration, cfg rtos.Config, drive func(*rtos.Kernel)
 		p.thread(reporter, 2, func() {
 			began = k.Now()
 			before := total()
-			k.Sleep(uint32(period / tick))
+			p.must(k.Sleep(uint32(period / tick)))
 			r.Period = k.Duration(k.Now() - began)
 			r.Total = total() - before
 			r.Wrong = wrong()

@@ -153,7 +153,7 @@ func (r *Recorder) ISRExit(number uint32) { r.isr(rtos.EventISRExit, number) }
 
 func (r *Recorder) isr(id rtos.EventID, number uint32) {
 	if r != nil && r.on {
-		r.k.TraceEvent(id, [4]uint32{0, number, r.k.SystemState(), 0})
+		_ = r.k.TraceEvent(id, [4]uint32{0, number, r.k.SystemState(), 0})
 	}
 }
 
