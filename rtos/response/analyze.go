@@ -223,6 +223,9 @@ func (m *Model) bound(t *ModelThread, users map[string][]*ModelThread, rows []rt
 					longest = max(longest, rtos.Cycles(s.Cost)+2*rtos.Cycles(c.Mutex+c.Switch))
 				}
 			}
+			if longest > 0 && o.threshold <= t.Priority {
+				longest = rows[i] * d.cost // having given the mutex up it goes on, because of its threshold
+			}
 			if longest > 0 {
 				sections.Count++
 				sections.Cycles += longest
@@ -230,6 +233,9 @@ func (m *Model) bound(t *ModelThread, users map[string][]*ModelThread, rows []rt
 		}
 	}
 	if holder.Count > 0 {
+		// When a thread of lower priority gives a mutex up and falls, a ready one with a threshold is chosen before the waiter is ready.
+		holder.Count *= 1 + sections.Count
+		holder.Cycles *= 1 + rtos.Cycles(sections.Count)
 		blocking = append(blocking, holder)
 	}
 	if sections.Count > 0 {
