@@ -54,6 +54,7 @@ var oracleModes = []struct {
 
 func TestOracle_VirtualTime(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "RTOS-31") // with what rtos/trace shows of S74
 	for _, mode := range oracleModes {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
@@ -81,6 +82,7 @@ func TestOracle_VirtualTime(t *testing.T) {
 // not depend on ticks must be right at once.
 func TestOracle_RealTime(t *testing.T) {
 	t.Parallel()
+	conform.Covers(t, "RTOS-32") // with what rtos/trace shows of S74
 	for _, s := range all() {
 		t.Run(s.id+" "+s.name, func(t *testing.T) {
 			t.Parallel()

@@ -28,7 +28,11 @@ func board(t testing.TB, cfg rtos.Config, define func(k *rtos.Kernel)) {
 	if err := k.Start(define); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.RunFor(time.Hour); !errors.Is(err, rtos.ErrStopped) {
+	run := func() error { return k.RunFor(time.Hour) }
+	if cfg.RealTime {
+		run = func() error { return k.Run(t.Context()) }
+	}
+	if err := run(); !errors.Is(err, rtos.ErrStopped) {
 		t.Fatal(err)
 	}
 }
@@ -136,6 +140,24 @@ func TestRecorder_WritesWhatTraceXReads(t *testing.T) {
 // S74: sixteen registry entries, forty times around the ring; the statuses of what may not be done.
 func TestRecorder_TraceBasic(t *testing.T) {
 	t.Parallel()
+	for _, c := range []struct {
+		name string
+		cfg  rtos.Config
+		item string // of the register, with the other scenarios
+	}{
+		{"all windows", rtos.Config{Windows: rtos.AllWindows}, "RTOS-31"},
+		{"not interruptable", rtos.Config{Windows: rtos.NotInterruptableWindows}, "RTOS-31"},
+		{"real time", rtos.Config{Windows: rtos.AllWindows, RealTime: true}, "RTOS-32"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conform.Covers(t, c.item)
+			traceBasic(t, c.cfg)
+		})
+	}
+}
+
+func traceBasic(t *testing.T, cfg rtos.Config) {
 	var files [][]byte
 	var r *Recorder
 	want := func(want, got rtos.Status) {
@@ -145,7 +167,7 @@ func TestRecorder_TraceBasic(t *testing.T) {
 		}
 	}
 	var names rtos.Semaphore
-	board(t, rtos.Config{}, func(k *rtos.Kernel) {
+	board(t, cfg, func(k *rtos.Kernel) {
 		r = NewRecorder(k, nil)
 		area := k.Reserve(HeaderSize + 16*EntrySize + 64*EventSize)
 		want(rtos.NotDone, r.UserEvent(4096, 1, 2, 3, 4))
@@ -217,7 +239,7 @@ func TestRecorder_TraceBasic(t *testing.T) {
 		if len(tr.Events) != 64 || len(tr.Objects) != 16 {
 			t.Fatalf("file %d: %d events, %d objects", i, len(tr.Events), len(tr.Objects))
 		}
-		if i > 0 && rtos.Cycles(tr.Events[0].Stamp) <= last {
+		if first := rtos.Cycles(tr.Events[0].Stamp); i > 0 && (first < last || first == last && !cfg.RealTime) {
 			t.Errorf("file %d does not follow the one before", i)
 		}
 		last = rtos.Cycles(tr.Events[63].Stamp)
