@@ -23,7 +23,7 @@ type dialer struct {
 	WebSocket        bool
 	Proxy            *url.URL
 	Dial             func(ctx context.Context, network, address string) (net.Conn, error) // nil: the machine's
-	Certificate, Key string // files
+	Certificate, Key string                                                               // files
 }
 
 func (d *dialer) config() (*tls.Config, error) {
