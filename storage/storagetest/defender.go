@@ -311,6 +311,21 @@ func SecurityEvents(t *testing.T, open Open) {
 			t.Errorf("counted up to 500: %d", n)
 		}
 	})
+	t.Run("one between many is in its place", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		var all []record.Event
+		for i := range 300 {
+			all = append(all, event(uint64(2*i+2), 0, "d1"))
+		}
+		_, err := s.Record(ctx, all, nil)
+		ok(t, err)
+		one := event(301, 0, "d2")
+		_, err = s.Record(ctx, []record.Event{one}, nil)
+		ok(t, err)
+		same(t, "the newest", must(s.SecurityEvents(ctx, record.Filter{Limit: 1}))(t), all[299:])
+		same(t, "the oldest", must(s.EventsAfter(ctx, record.Span{}, 1))(t), all[:1])
+		same(t, "around it", must(s.EventsAfter(ctx, record.Span{After: all[148].Place}, 3))(t), []record.Event{all[149], one, all[150]})
+	})
 	t.Run("many that are given again stay what they were", func(t *testing.T) {
 		s, ctx := open(t), t.Context()
 		all := many(t, s)
