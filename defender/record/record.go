@@ -195,7 +195,8 @@ type Store interface {
 	EventsAfter(ctx context.Context, s Span, limit int) ([]Event, error)
 	// CountEvents is how many there are after a place, counted up to most.
 	CountEvents(ctx context.Context, after Place, most int) (int, error)
-	// PruneEvents forgets events from before a time, and the oldest beyond keep and beyond so many bytes of details. It returns how many.
+	// PruneEvents forgets events from before a time, and the oldest beyond keep and beyond so many bytes of details; what came at once may stay as
+	// long as any of it does. It returns how many.
 	PruneEvents(ctx context.Context, before time.Time, keep int, bytes int64) (int, error)
 	// PruneDevice forgets the oldest events of a device beyond keep and beyond so many bytes of details.
 	PruneDevice(ctx context.Context, device string, keep int, bytes int64) (int, error)
