@@ -179,18 +179,8 @@ type reading struct {
 	entry  uint64 // of the log
 	m      iot.Message
 	report secmsg.Report
-	events []record.Event
-}
-
-// size is how many bytes a reading keeps: a small message may unfold to many rows.
-func (r *reading) size() int {
-	n := len(r.m.Body)
-	for i := range r.events {
-		for _, row := range r.events[i].Details {
-			n += len(row)
-		}
-	}
-	return n
+	first  int            // of its events among those of the batch
+	events []record.Event // once the batch is complete
 }
 
 // maxBatch is how many bytes of messages are gathered for one transaction, but for the entry that reaches it.
@@ -207,9 +197,45 @@ const breath = 100 * time.Millisecond
 // batch is what was read of the log and is not kept yet.
 type batch struct {
 	readings []reading
-	size     int       // bytes of bodies, and of the rows they unfold to
-	since    time.Time // when the first was read
-	done     uint64    // the last entry that was read whole
+	events   []record.Event // of the readings, in their order
+	size     int            // bytes of bodies, and of the rows they unfold to
+	since    time.Time      // when the first was read
+	done     uint64         // the last entry that was read whole
+}
+
+// add adds a reading, whose events are the last ones of all.
+func (b *batch) add(r reading, all []record.Event) {
+	b.size += len(r.m.Body)
+	for i := range all[r.first:] {
+		for _, row := range all[r.first+i].Details {
+			b.size += len(row)
+		}
+	}
+	b.readings, b.events = append(b.readings, r), all
+}
+
+// complete says which events are whose.
+func (b *batch) complete() {
+	for i := range b.readings {
+		last := len(b.events)
+		if i+1 < len(b.readings) {
+			last = b.readings[i+1].first
+		}
+		b.readings[i].events = b.events[b.readings[i].first:last:last]
+	}
+}
+
+// maxSpare is how many readings and events there is room for from batch to batch, without asking for memory each time.
+const maxSpare = 8192
+
+// clear forgets what is kept.
+func (b *batch) clear() {
+	clear(b.readings)
+	clear(b.events)
+	b.readings, b.events, b.size = b.readings[:0], b.events[:0], 0
+	if cap(b.readings) > maxSpare || cap(b.events) > maxSpare {
+		b.readings, b.events = nil, nil
+	}
 }
 
 // entry handles an entry of the log, together with those that are there behind it. Only a store that fails is an error, for which the log gives the
@@ -263,10 +289,8 @@ func (d *Detector) take(e bus.Entry) error {
 		d.yield(len(b.readings))
 		own := *m
 		own.Body = bytes.Clone(m.Body) // the entry's data is good until this returns
-		r := d.read(&own)
-		r.entry = e.Sequence
-		b.readings = append(b.readings, r)
-		b.size += r.size()
+		b.add(d.read(&own, b.events))
+		b.readings[len(b.readings)-1].entry = e.Sequence
 		return nil
 	})
 	if errors.Is(err, telemetry.ErrCorrupt) {
@@ -282,21 +306,22 @@ func (d *Detector) take(e bus.Entry) error {
 
 // keep writes the batch.
 func (d *Detector) keep(ctx context.Context) error {
-	if err := d.handle(ctx, d.batch.readings); err != nil {
+	d.batch.complete()
+	if err := d.handle(ctx, d.batch.readings, d.batch.events); err != nil {
 		return err
 	}
-	d.batch.readings, d.batch.size = make([]reading, 0, len(d.batch.readings)), 0 // the next is as large, mostly
+	d.batch.clear()
 	return nil
 }
 
-// read decodes a message; the events of one that cannot be read say so.
-func (d *Detector) read(m *iot.Message) reading {
+// read decodes a message and appends its events to all; the event of one that cannot be read says so.
+func (d *Detector) read(m *iot.Message, all []record.Event) (reading, []record.Event) {
 	mti := m.Property(secmsg.Indicator)
 	report, err := secmsg.Decode(mti, m.Body)
 	if err != nil {
 		d.m.malformed.Inc()
 		d.log.Warn("security message cannot be read", "device", m.From.Device, "module", m.From.Module, "sequence", m.Sequence, "err", err)
-		return reading{m: *m, events: []record.Event{record.Invalid(m, mti, err)}}
+		return reading{m: *m, first: len(all)}, append(all, record.Invalid(m, mti, err))
 	}
 	d.m.messages.WithLabelValues(report.Encoding).Inc()
 	d.m.skipped.Add(float64(report.Skipped))
@@ -306,18 +331,19 @@ func (d *Detector) read(m *iot.Message) reading {
 	for _, note := range report.Notes {
 		d.log.Debug("security message is odd", "device", m.From.Device, "module", m.From.Module, "sequence", m.Sequence, "note", note)
 	}
-	r := reading{m: *m, report: report, events: record.Events(m, &report)}
-	if r.events[0].Schema == record.Broken {
+	r := reading{m: *m, report: report, first: len(all)}
+	all = record.AppendEvents(all, m, &report)
+	if all[r.first].Schema == record.Broken {
 		d.m.broken.Inc()
 	}
-	for i := range r.events {
-		d.m.cut.Add(float64(r.events[i].Left))
+	for i := range all[r.first:] {
+		d.m.cut.Add(float64(all[r.first+i].Left))
 	}
-	return r
+	return r, all
 }
 
 // handle keeps the events of messages and raises their alerts, all in one transaction.
-func (d *Detector) handle(ctx context.Context, readings []reading) error {
+func (d *Detector) handle(ctx context.Context, readings []reading, events []record.Event) error {
 	if len(readings) == 0 {
 		return nil
 	}
@@ -328,11 +354,6 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 	if err := d.groupsFor(ctx, readings); err != nil {
 		return err
 	}
-	n := 0
-	for i := range readings {
-		n += len(readings[i].events)
-	}
-	events := make([]record.Event, 0, n)
 	var alerts []alert.Alert
 	// Alerts of one entry are one, those of several are not: after a crash the log gives again what was counted already, beside what was not, and the
 	// store knows by the last message of each.
@@ -344,7 +365,6 @@ func (d *Detector) handle(ctx context.Context, readings []reading) error {
 	for i := range readings {
 		d.yield(i)
 		r := &readings[i]
-		events = append(events, r.events...)
 		found := append(d.match(r), d.judge(r, rules[r.m.From.Device])...)
 		found = append(found, d.observe(r)...)
 		intrusions, err := d.intrude(ctx, r)

@@ -43,6 +43,8 @@ const (
 	rest       = 20
 	// idle is how long the log must be silent to be at its end; it hands kept entries over without pause.
 	idle = 2 * time.Second
+	// stretch is how long a pass works before it rests for twice as long: devices wait for the same processors.
+	stretch = 4 * time.Millisecond
 	// maxFound is how many alerts are collected before they are raised.
 	maxFound = 10_000
 )
@@ -143,8 +145,14 @@ func (d *Detector) pass(ctx context.Context, h Hindsight) error {
 	defer stop()
 	silent := time.AfterFunc(idle, stop)
 	defer silent.Stop()
+	began := time.Now()
 	err := h.Log.Follow(reading, bus.Earliest, nil, func(e bus.Entry) error {
-		silent.Reset(idle)
+		if worked := time.Since(began); worked > stretch {
+			time.Sleep(2 * worked)
+			began = time.Now()
+		}
+		silent.Stop() // raising alerts may take longer
+		defer silent.Reset(idle)
 		if end != 0 && e.Sequence > end || e.Time.After(start) {
 			return errEnd
 		}

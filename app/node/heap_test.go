@@ -4,11 +4,22 @@ import "testing"
 
 func TestGCPercent(t *testing.T) {
 	t.Parallel()
-	for live, want := range map[uint64]int{
-		0: 800, 4 << 20: 800, 32 << 20: 100, 64 << 20: 50, 96 << 20: 33, 1 << 30: 33,
+	for _, c := range []struct {
+		live, load uint64
+		want       int
+	}{
+		{0, 0, 800},
+		{4 << 20, 0, 800},
+		{32 << 20, 0, 100},
+		{64 << 20, 0, 50},
+		{96 << 20, 0, 33},
+		{1 << 30, 0, 33},
+		{32 << 20, 16 << 20, 100}, // less than there is room for anyway
+		{32 << 20, 256 << 20, 800},
+		{1 << 30, 256 << 20, 33},
 	} {
-		if got := gcPercent(live); got != want {
-			t.Errorf("with %d bytes alive: %d, want %d", live, got, want)
+		if got := gcPercent(c.live, c.load); got != c.want {
+			t.Errorf("%+v: %d", c, got)
 		}
 	}
 }

@@ -40,10 +40,31 @@ var (
 	unpacker = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxUnpacked)))
 )
 
-// buffers hold what is to be packed; larger ones than maxBuffer bytes are not kept.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
+// spare is a buffer for what is to be packed, kept from block to block: a pool would lose it at each collection of garbage. One larger than
+// maxBuffer bytes is not kept.
+var spare struct {
+	sync.Mutex
+	b []byte
+}
 
 const maxBuffer = 4 << 20
+
+func takeSpare() []byte {
+	spare.Lock()
+	defer spare.Unlock()
+	b := spare.b
+	spare.b = nil
+	return b[:0]
+}
+
+func putSpare(b []byte) {
+	if cap(b) > maxBuffer {
+		return
+	}
+	spare.Lock()
+	spare.b = b
+	spare.Unlock()
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -79,8 +100,7 @@ func Pack(events []Event) Block {
 	}
 	b := Block{First: events[0].Place, Last: events[len(events)-1].Place, Oldest: events[0].Enqueued, Newest: events[0].Enqueued, Events: len(events)}
 	devices := make(map[string]bool, len(events))
-	buf := buffers.Get().(*[]byte)
-	raw := append((*buf)[:0], blockForm)
+	raw := append(takeSpare(), blockForm)
 	raw = binary.AppendUvarint(raw, uint64(len(events)))
 	for i := range events {
 		e := &events[i]
@@ -106,9 +126,7 @@ func Pack(events []Event) Block {
 	slices.Sort(b.Devices)
 	b.Devices = slices.Compact(b.Devices)
 	b.Data = packer.EncodeAll(raw, nil)
-	if *buf = raw; cap(raw) <= maxBuffer {
-		buffers.Put(buf)
-	}
+	putSpare(raw)
 	return b
 }
 

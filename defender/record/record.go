@@ -104,8 +104,13 @@ func Invalid(m *iot.Message, indicator string, problem error) Event {
 	}
 }
 
-// Events are those of a message that could be read.
+// Events are those of a message that could be read, one at least.
 func Events(m *iot.Message, r *secmsg.Report) []Event {
+	return AppendEvents(make([]Event, 0, max(1, len(r.Events))), m, r)
+}
+
+// AppendEvents appends [Events].
+func AppendEvents(all []Event, m *iot.Message, r *secmsg.Report) []Event {
 	schema, notes := NoSchema, r.Notes
 	if r.Encoding == secmsg.JSON {
 		if problems, applies := secmsg.Strict(m.Body); applies {
@@ -115,8 +120,7 @@ func Events(m *iot.Message, r *secmsg.Report) []Event {
 			}
 		}
 	}
-	all := make([]Event, 0, max(1, len(r.Events)))
-	room := maxDetails
+	from, room := len(all), maxDetails
 	for i := range r.Events {
 		e := &r.Events[i]
 		kept := Event{
@@ -127,7 +131,7 @@ func Events(m *iot.Message, r *secmsg.Report) []Event {
 			kept.Kind = "Security"
 		}
 		details, form := e.Details()
-		kept.Form = form
+		kept.Form, kept.Details = form, details[:0]
 		for _, d := range details {
 			if room -= len(d); room < 0 {
 				kept.Left++
@@ -137,14 +141,14 @@ func Events(m *iot.Message, r *secmsg.Report) []Event {
 		}
 		all = append(all, kept)
 	}
-	if len(all) == 0 { // a message without any event that could be read
+	if len(all) == from { // a message without any event that could be read
 		all = append(all, Event{
 			Place: Place{Message: m.Sequence}, Device: m.From.Device, Module: m.From.Module, Enqueued: m.Enqueued, Name: InvalidMessage, Schema: schema,
 			Agent: clean(r.Agent), AgentVersion: clean(r.AgentVersion), Empty: true, Problem: "it holds no event that can be read",
 		})
 	}
 	for _, n := range notes {
-		all[0].Notes = append(all[0].Notes, clean(n))
+		all[from].Notes = append(all[from].Notes, clean(n))
 	}
 	return all
 }

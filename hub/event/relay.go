@@ -99,10 +99,11 @@ func (r *Relay) move(ctx context.Context) (int, error) {
 	for i, f := range facts {
 		sequences[i] = f.Sequence
 		err := telemetry.Decode(0, f.Data, func(m *iot.Message) error {
+			own := *m
 			if m.Source == iot.DeviceConnectionState {
-				m.Body = number(f.Sequence)
+				own.Body = number(f.Sequence)
 			}
-			es = append(es, m)
+			es = append(es, &own)
 			return nil
 		})
 		if err != nil {

@@ -64,12 +64,13 @@ func appendProperties(dst []byte, props []bag.Property) []byte {
 }
 
 // Decode calls each for every message of a log entry, in order, with its
-// sequence. Bodies alias entry. An error of each ends the walk.
+// sequence. The message is each's until it returns, and its body aliases entry; the texts may be kept. An error of each ends the walk.
 func Decode(entrySequence uint64, entry []byte, each func(*iot.Message) error) error {
 	if len(entry) == 0 || entry[0] != version {
 		return ErrCorrupt
 	}
 	rest := entry[1:]
+	var m iot.Message
 	for i := 0; len(rest) > 0; i++ {
 		if len(rest) < 4 {
 			return ErrCorrupt
@@ -79,8 +80,8 @@ func Decode(entrySequence uint64, entry []byte, each func(*iot.Message) error) e
 			return ErrCorrupt
 		}
 		c := cursor{rest[4 : 4+n]}
-		m, err := c.message()
-		if err != nil {
+		var err error
+		if m, err = c.message(); err != nil {
 			return fmt.Errorf("%w: record %d: %w", ErrCorrupt, i, err)
 		}
 		m.Sequence = Sequence(entrySequence, i)

@@ -1,8 +1,10 @@
 package secmsg
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -210,4 +212,39 @@ func FuzzDetails(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The rows of flows are written by hand; encoding/json is the judge.
+func TestDetails_FlowsAsEncodingJSONWritesThem(t *testing.T) {
+	t.Parallel()
+	addresses := []netip.AddrPort{{}, netip.MustParseAddrPort("192.168.1.10:49152"), netip.MustParseAddrPort("[2001:db8::5]:0"), netip.MustParseAddrPort("[::ffff:1.2.3.4]:1"), netip.MustParseAddrPort(`[fe80::1%e"0]:65535`)}
+	texts := []string{"", "/bin/sh", `a "quoted" \ path`, "tab\tline\nnull\x00", "<&>", "ü\u2028", "\x7f", "broken \xff", "UNKNOWN(9)"}
+	n := 0
+	for _, local := range addresses {
+		for _, text := range texts {
+			for _, count := range []uint64{0, 1, 1<<64 - 1} {
+				f := Flow{
+					Local: local, Remote: addresses[n%len(addresses)], Protocol: texts[(n+3)%len(texts)], Direction: []string{"", In, Out}[n%3], Began: n%2 == 0,
+					BytesIn: count, BytesOut: uint64(n % 3), Executable: text, CommandLine: texts[(n+5)%len(texts)], ProcessID: int64(n%5) - 2, UserID: uint32(count), Hits: count / 2,
+				}
+				n++
+				d := flowDetails{
+					text4(f.Local.Addr()), f.Local.Port(), text4(f.Remote.Addr()), f.Remote.Port(), f.Protocol, f.BytesIn, f.BytesOut,
+					f.ProcessID, f.UserID, f.Executable, f.CommandLine, nil, f.Hits,
+				}
+				if f.Began || f.Direction != direction(f.BytesIn, f.BytesOut) {
+					d.Direction = &f.Direction
+				}
+				var want bytes.Buffer
+				enc := json.NewEncoder(&want)
+				enc.SetEscapeHTML(false)
+				if err := enc.Encode(d); err != nil {
+					t.Fatal(err)
+				}
+				if got := string(f.appendDetails(nil)) + "\n"; got != want.String() {
+					t.Fatalf("%+v:\n%s, want\n%s", f, got, want.String())
+				}
+			}
+		}
+	}
 }

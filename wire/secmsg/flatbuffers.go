@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -287,10 +288,14 @@ func (r *Report) event(t table) {
 	r.Events = append(r.Events, e)
 }
 
+// manyFlows is as many of each family as an agent's cache holds (defender §3.1); there is room for no more before they are read.
+const manyFlows = 64
+
 func (e *Event) networkActivity(p table) {
 	b := p.r
 	for id, size := range [...]int{4, 16} { // ipv4_activity, ipv6_activity
 		first, n := p.vector(id, 4)
+		e.Flows = slices.Grow(e.Flows, min(n, manyFlows))
 		for i := range n {
 			t := b.table(b.follow(first + 4*i))
 			at := t.required(0, 2*size, "the addresses of a flow")
