@@ -89,7 +89,7 @@ func (v *vauban) beside(ctx context.Context, cfg Config, properties string, also
 	c.Body = report(netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("198.51.100.3"))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		telemetry, err = load.Run(ctx, v.load(cfg, cfg.Half))
+		telemetry, err = v.half(ctx, cfg)
 		return err
 	})
 	g.Go(func() (err error) {

@@ -15,8 +15,8 @@ const (
 	leastGarbage = 32 << 20 // bytes
 	mostGarbage  = 3        // one part in so many of what lives
 	// Under load there is room for what is allocated in so many seconds, so that fewer than one message in a hundred meets a collection.
-	loadTime    = 4
-	loadGarbage = 256 << 20 // bytes, at most
+	loadTime    = 8
+	loadGarbage = 512 << 20 // bytes, at most
 	loadPart    = 16        // one part in so many of the machine's memory, at most
 )
 
