@@ -14,7 +14,7 @@ func machineMemory() uint64 {
 	if unix.Sysinfo(&info) != nil {
 		return 0
 	}
-	all := uint64(info.Totalram) * uint64(info.Unit)
+	all := uint64(info.Totalram) * uint64(info.Unit) //nolint:unconvert // narrower on machines of 32 bits
 	if b, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil {
 		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil {
 			all = min(all, n)
