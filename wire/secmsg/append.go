@@ -1,6 +1,7 @@
 package secmsg
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"math"
@@ -144,8 +145,9 @@ func clamp32(v int64) uint32 { return uint32(min(max(v, 0), math.MaxUint32)) }
 // builder writes a FlatBuffer front to back: a table comes before what it points to, and
 // its offsets are set once that is written. Nothing here needs more than four-byte alignment.
 type builder struct {
-	buf  []byte
-	base int
+	buf     []byte
+	base    int
+	vtables []int // where those are that were written: tables of the same shape share one
 }
 
 // field is a field of a table. One without data is left out, which is how zero is written.
@@ -206,13 +208,7 @@ func (b *builder) table(from int, fields ...field) []int {
 		places[i] = size
 		size += len(f.data)
 	}
-	n := 4 + 2*slots
-	if b.align(4); n%4 != 0 {
-		b.zeros(2) // so that the table behind it is aligned
-	}
-	vtable := b.zeros(n)
-	binary.LittleEndian.PutUint16(b.buf[vtable:], uint16(n))
-	binary.LittleEndian.PutUint16(b.buf[vtable+2:], uint16(size))
+	vtable := b.vtable(fields, places, slots, size)
 	b.point(from)
 	t := b.zeros(size)
 	binary.LittleEndian.PutUint32(b.buf[t:], uint32(t-vtable))
@@ -220,11 +216,35 @@ func (b *builder) table(from int, fields ...field) []int {
 		if f.data == nil {
 			continue
 		}
-		binary.LittleEndian.PutUint16(b.buf[vtable+4+2*f.id:], uint16(places[i]))
 		places[i] += t
 		copy(b.buf[places[i]:], f.data)
 	}
 	return places
+}
+
+// vtable finds or writes the one that says where the fields of a table of so many slots are.
+func (b *builder) vtable(fields []field, places []int, slots, size int) int {
+	n, end := 4+2*slots, len(b.buf)
+	if b.align(4); n%4 != 0 {
+		b.zeros(2) // so that the table behind it is aligned
+	}
+	at := b.zeros(n)
+	v := b.buf[at:]
+	binary.LittleEndian.PutUint16(v, uint16(n))
+	binary.LittleEndian.PutUint16(v[2:], uint16(size))
+	for i, f := range fields {
+		if f.data != nil {
+			binary.LittleEndian.PutUint16(v[4+2*f.id:], uint16(places[i]))
+		}
+	}
+	for _, known := range b.vtables {
+		if w := b.buf[known:at]; len(w) >= n && bytes.Equal(w[:n], v) {
+			b.buf = b.buf[:end]
+			return known
+		}
+	}
+	b.vtables = append(b.vtables, at)
+	return at
 }
 
 // offsets writes a vector of n offsets that from points to and returns where they are.
