@@ -26,7 +26,7 @@ var strata = [][]string{
 	{"iot", "bus", "config"},
 	{"access", "pki"},
 	{"hub", "dps", "sphere", "defender", "rtos", "board", "agent/baseline", "agent/collect", "agent/config", "agent/gather", "agent/queue"},
-	{"bus/diskbus", "bus/natsbus", "storage", "head", "sink", "sdk", "agent", "sim"},
+	{"bus/diskbus", "bus/natsbus", "storage", "head", "sink", "sdk", "agent", "sim", "board/firmware"},
 	{"central"},
 	{"app"},
 	{"cmd", "test"},
