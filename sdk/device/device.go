@@ -8,6 +8,7 @@
 // What is sent is sent at QoS 1 and returns when the hub has it on its disk. A message that was under way when a connection broke is
 // sent again on the next one, so the hub may see it twice. A Client is safe for concurrent use.
 //
+// [Client.Connect] makes one connection that is not made anew, for devices that have a plan of their own for coming back.
 // [Provision] finds a device's hub through a provisioning service.
 package device
 
@@ -250,13 +251,12 @@ func (c *Client) host() string {
 	return c.id.HostName
 }
 
-func (c *Client) session(ctx context.Context) error {
-	dialing, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
+// open makes a connection, and says how long its token is good for; 0: for ever.
+func (c *Client) open(ctx context.Context) (*conn, time.Duration, error) {
 	d := dialer{TLS: c.cfg.TLS, Host: c.host(), Address: c.cfg.Address, WebSocket: c.cfg.WebSocket, Proxy: c.cfg.Proxy, Dial: c.cfg.Dial, Certificate: c.cfg.CertificateFile, Key: c.cfg.KeyFile}
-	nc, err := d.dial(dialing)
+	nc, err := d.dial(ctx)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	user := topic.Username{Host: c.id.HostName, Device: c.id.DeviceID, Module: c.id.ModuleID, APIVersion: apiVersion, ClientType: c.cfg.ClientType, ModelID: c.cfg.ModelID}
 	packet := mqtt.Connect{CleanSession: true, KeepAlive: uint16(c.cfg.KeepAlive / time.Second), ClientID: c.id.DeviceID, Username: user.String(), HasUsername: true}
@@ -265,16 +265,26 @@ func (c *Client) session(ctx context.Context) error {
 		packet.ClientID += "/" + c.id.ModuleID
 		resource += "/modules/" + c.id.ModuleID
 	}
-	renew := make(<-chan time.Time)
+	renew := time.Duration(0)
 	if !c.id.X509 {
-		now := time.Now()
-		packet.Password, packet.HasPassword = []byte(sas.Sign(resource, c.key.Reveal(), now.Add(c.cfg.TokenLife), "")), true
 		life := c.cfg.TokenLife
-		renew = time.After(life*3/4 + rand.N(life/10+1)) // 75 to 85 % of it, as the SDKs do (hub-device §6.3)
+		packet.Password, packet.HasPassword = []byte(sas.Sign(resource, c.key.Reveal(), time.Now().Add(life), "")), true
+		renew = life*3/4 + rand.N(life/10+1) // 75 to 85 % of it, as the SDKs do (hub-device §6.3)
 	}
-	conn, err := connect(dialing, nc, &packet, c.cfg.InFlight)
+	conn, err := connect(ctx, nc, &packet, c.cfg.InFlight)
+	return conn, renew, err
+}
+
+func (c *Client) session(ctx context.Context) error {
+	dialing, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	conn, life, err := c.open(dialing)
 	if err != nil {
 		return err
+	}
+	renew := make(<-chan time.Time)
+	if life != 0 {
+		renew = time.After(life)
 	}
 	in := newInbox(c, conn)
 	ctx, stop := context.WithCancel(ctx) // of handlers

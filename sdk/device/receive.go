@@ -34,6 +34,7 @@ type inbox struct {
 	methods  chan struct{}   // one for each that runs
 	ctx      context.Context // of methods; set by run before any comes
 
+	once    bool          // of a Session: the whole twin is not the handler's
 	started chan struct{} // closed when the whole twin is here
 	first   TwinEvent
 	ready   chan struct{} // closed when ctx is set
@@ -45,10 +46,14 @@ type mail struct {
 }
 
 func newInbox(c *Client, conn *conn) *inbox {
-	return &inbox{
-		c: c, conn: conn, events: make(chan TwinEvent, maxWaiting), messages: make(chan mail, maxWaiting),
-		methods: make(chan struct{}, maxMethods), started: make(chan struct{}), ready: make(chan struct{}),
+	in := &inbox{c: c, conn: conn, methods: make(chan struct{}, maxMethods), started: make(chan struct{}), ready: make(chan struct{})}
+	if c.cfg.Twin != nil {
+		in.events = make(chan TwinEvent, maxWaiting)
 	}
+	if c.cfg.Receive != nil {
+		in.messages = make(chan mail, maxWaiting)
+	}
+	return in
 }
 
 func (in *inbox) begin(e TwinEvent) {
@@ -111,7 +116,9 @@ func (in *inbox) run(ctx context.Context) {
 	}()
 	in.ctx = ctx
 	close(in.ready)
-	wg.Go(func() { in.receive(ctx) })
+	if in.c.cfg.Receive != nil {
+		wg.Go(func() { in.receive(ctx) })
+	}
 	select {
 	case <-in.started:
 	case <-in.conn.done:
@@ -119,7 +126,9 @@ func (in *inbox) run(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	in.c.cfg.Twin(ctx, in.first)
+	if !in.once {
+		in.c.cfg.Twin(ctx, in.first)
+	}
 	version := in.first.Version
 	for {
 		select {

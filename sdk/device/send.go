@@ -65,10 +65,10 @@ func (m *Message) bag() []byte {
 // Send sends a message and returns when the hub has it: it waits for a connection, and for the next one when the connection breaks, until
 // ctx ends. ErrTooLarge, ErrStopped and the context's error are all there is.
 func (c *Client) Send(ctx context.Context, m Message) error {
-	if m.size() > maxMessage {
-		return ErrTooLarge
+	to, err := c.telemetry(&m)
+	if err != nil {
+		return err
 	}
-	to := append(topic.AppendTelemetry(nil, c.id.DeviceID, c.id.ModuleID), m.bag()...)
 	for {
 		conn, err := c.connection(ctx)
 		if err != nil {
@@ -81,6 +81,14 @@ func (c *Client) Send(ctx context.Context, m Message) error {
 			return err
 		}
 	}
+}
+
+// telemetry is the topic of a message.
+func (c *Client) telemetry(m *Message) ([]byte, error) {
+	if m.size() > maxMessage {
+		return nil, ErrTooLarge
+	}
+	return append(topic.AppendTelemetry(nil, c.id.DeviceID, c.id.ModuleID), m.bag()...), nil
 }
 
 // leave waits until a connection that ended is no longer the client's.
