@@ -129,4 +129,3 @@ func isRefused(err error) bool {
 	r, ok := errors.AsType[*device.RefusedError](err)
 	return ok && r.Code == 5
 }
-

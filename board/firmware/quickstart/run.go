@@ -1,0 +1,332 @@
+package quickstart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vauban-iot/vauban/board/driver"
+	"github.com/vauban-iot/vauban/board/firmware"
+	"github.com/vauban-iot/vauban/board/network"
+	"github.com/vauban-iot/vauban/rtos"
+	"github.com/vauban-iot/vauban/sdk/device"
+)
+
+// Flags of run.events.
+const (
+	evNetwork uint32 = 1 << iota // the IP thread has an address
+	evRenew                      // and is to look again whether it has
+	evOnline                     // a connection was made
+	evLost                       // it is over
+	evTick                       // telemetry is due
+)
+
+// Typical latencies in virtual time.
+const (
+	typicalAddress   = 800 * time.Millisecond
+	typicalSNTP      = 40 * time.Millisecond
+	typicalProvision = 2500 * time.Millisecond
+	typicalConnect   = 900 * time.Millisecond
+	typicalRequest   = 60 * time.Millisecond
+)
+
+// How long an answer may take, by the machine's clock.
+const (
+	addressTime   = 60 * time.Second
+	sntpTime      = 15 * time.Second
+	provisionTime = 2 * time.Minute
+	requestTime   = time.Minute
+)
+
+// ErrOffline is returned while there is no connection.
+var ErrOffline = errors.New("quickstart: the board is not connected")
+
+// run is the firmware between two resets.
+type run struct {
+	*Firmware
+	k       *rtos.Kernel
+	threads [4]rtos.Thread
+	events  rtos.EventFlags
+	timer   rtos.Timer
+	inbox   *firmware.Inbox[push]
+	backoff firmware.Backoff
+
+	assigned device.Assignment // by the provisioning service
+	found    bool
+	session  *device.Session // nil: there is none
+	sessions uint64
+	reason   error // why a session is to end that has not ended by itself
+
+	interval time.Duration
+	led      bool
+	sensors  struct {
+		climate  driver.HTS221
+		pressure driver.LPS22HB
+		field    driver.LIS3MDL
+		motion   driver.LSM6DSL
+	}
+	turn int // of the four messages
+}
+
+func (r *run) printf(format string, args ...any) {
+	fmt.Fprintf(r.board.Console, strings.ReplaceAll(format, "\n", "\r\n"), args...)
+}
+
+func (r *run) sleep(d time.Duration) { r.k.Sleep(firmware.Ticks(r.k, d)) }
+
+// wait waits for one of flags and clears it.
+func (r *run) wait(flags uint32) (got uint32) {
+	r.events.Get(flags, rtos.OrClear, &got, rtos.WaitForever)
+	return got
+}
+
+// await is Caller.Await with a limit by the machine's clock.
+func (r *run) await(typical, limit time.Duration, call func(ctx context.Context) error) error {
+	return r.caller.Await(typical, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return call(ctx)
+	})
+}
+
+// failed tells of what did not work, and waits before the next attempt.
+func (r *run) failed(what string, err error) {
+	wait := r.backoff.Next()
+	r.backoffs++
+	r.printf("ERROR: %s: %v\n\tagain in %v\n", what, err, wait.Round(100*time.Millisecond))
+	r.tell(Event{Kind: Lost, Err: fmt.Errorf("%s: %w", what, err)})
+	r.sleep(wait)
+}
+
+// ip is the thread that has the network.
+func (r *run) ip(uint32) {
+	retry := r.backoff
+	retry.Seed++
+	for {
+		err := r.await(typicalAddress, addressTime, r.cfg.Network.Ready)
+		if err != nil {
+			wait := retry.Next()
+			r.printf("ERROR: the network: %v\n\tagain in %v\n", err, wait.Round(100*time.Millisecond))
+			r.sleep(wait)
+			continue
+		}
+		retry.Reset()
+		r.events.Set(evNetwork, rtos.Or)
+		r.wait(evRenew)
+	}
+}
+
+// main is the thread that starts everything, and keeps the connection.
+func (r *run) main(uint32) {
+	r.printf("\nVauban getting started %s on %s, started by %v reset\n\n", Version, r.board.Config().Profile.Name, r.board.Reason())
+	r.open()
+	r.printf("Waiting for the network\n")
+	r.wait(evNetwork)
+	s := r.cfg.Network.Settings()
+	r.printf("\tIP address: %s\n\tRouter: %s\n\tDNS server: %s\nSUCCESS: the network is ready\n\n", list(s.Addresses), list(s.Routers), list(s.NameServers))
+	r.tell(Event{Kind: NetworkReady, Text: list(s.Addresses)})
+	for r.clock() != nil {
+	}
+	for {
+		err := r.connect()
+		switch {
+		case errors.Is(err, device.ErrTokenDue):
+			r.printf("The token is due: connecting again\n")
+		default:
+			r.failed("the connection", err)
+		}
+		r.events.Set(evRenew, rtos.Or)
+		r.wait(evNetwork)
+	}
+}
+
+func list[T fmt.Stringer](all []T) string {
+	if len(all) == 0 {
+		return "none"
+	}
+	var s []string
+	for _, x := range all {
+		s = append(s, x.String())
+	}
+	return strings.Join(s, ", ")
+}
+
+// clock asks a time server.
+func (r *run) clock() error {
+	servers := r.cfg.Network.Settings().TimeServers
+	if len(servers) == 0 {
+		r.printf("No time server is known: the clock is not set\n\n")
+		return nil
+	}
+	r.printf("Asking for the time\n\tSNTP server: %s\n", servers[0])
+	t, err := r.askTime(servers[0])
+	if err != nil {
+		r.failed("SNTP", err)
+		return err
+	}
+	r.board.RTC.Set(t)
+	r.backoff.Reset()
+	text := r.board.RTC.Time().UTC().Format(time.RFC3339)
+	r.printf("\tTime: %s\nSUCCESS: the clock is set\n\n", text)
+	r.tell(Event{Kind: ClockSet, Text: text})
+	return nil
+}
+
+// askTime returns the server's time at this moment.
+func (r *run) askTime(server netip.Addr) (time.Time, error) {
+	own, known, began := r.board.RTC.Time(), r.board.RTC.Valid(), time.Now()
+	now := func() time.Time {
+		if !known {
+			return time.Time{}
+		}
+		if r.board.Config().RealTime {
+			return own.Add(time.Since(began))
+		}
+		return own
+	}
+	var t time.Time
+	var at time.Duration
+	err := r.await(typicalSNTP, sntpTime, func(ctx context.Context) (err error) {
+		t, err = network.Time(ctx, r.cfg.Network, server, now)
+		at = r.board.Uptime()
+		return err
+	})
+	return t.Add(r.board.Uptime() - at), err
+}
+
+// connect is one connection from its beginning to its end; it returns why it ended.
+func (r *run) connect() error {
+	text := r.cfg.ConnectionString
+	if text == "" {
+		if err := r.provision(); err != nil {
+			return err
+		}
+		text = r.assigned.ConnectionString()
+	}
+	r.sessions++ // from now on the end of an earlier one is none of this one's
+	number := r.sessions
+	var lost uint32
+	r.events.Get(evLost, rtos.OrClear, &lost, rtos.NoWait)
+	line := &line{dial: r.cfg.Network.Dial}
+	cfg := r.Firmware.client(text)
+	cfg.Dial = line.Dial
+	cfg.Method, cfg.Twin = r.method, r.changed
+	cfg.State = func(error) {
+		for r.k.Post(func() { r.over(number) }) != nil && !line.cut.Load() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	c, err := device.New(cfg)
+	if err != nil {
+		return err
+	}
+	hub, id, _ := c.ID()
+	r.printf("Connecting to the hub\n\tHub: %s\n\tDevice id: %s\n\tModel id: %s\n", hub, id, Model)
+	var s *device.Session
+	defer func() { // also when the board is reset
+		line.Cut()
+		if s != nil {
+			s.Close()
+		}
+	}()
+	err = r.await(typicalConnect, requestTime, func(ctx context.Context) (err error) {
+		s, err = c.Connect(ctx)
+		return err
+	})
+	if err != nil {
+		if _, ok := errors.AsType[*device.RefusedError](err); ok {
+			r.found = false // perhaps the provisioning service knows better
+		}
+		return err
+	}
+	r.printf("SUCCESS: connected to the hub\n\n")
+	r.tell(Event{Kind: Connected, Text: hub + "/" + id})
+	r.session, r.reason = s, nil
+	r.begin()
+	r.wait(evLost)
+	r.timer.Deactivate()
+	r.session = nil
+	r.printf("The connection is lost\n")
+	if r.reason != nil {
+		return r.reason
+	}
+	return s.Err()
+}
+
+// over is the interrupt of a session that ended.
+func (r *run) over(session uint64) {
+	if session == r.sessions {
+		r.events.Set(evLost, rtos.Or)
+	}
+}
+
+// line is a connection's way to the network, which a reset cuts without a word.
+type line struct {
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	cut  atomic.Bool
+
+	mu sync.Mutex
+	nc net.Conn
+}
+
+func (l *line) Dial(ctx context.Context, nw, address string) (net.Conn, error) {
+	nc, err := l.dial(ctx, nw, address)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nc = nc
+	return nc, err
+}
+
+func (l *line) Cut() {
+	l.cut.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.nc != nil {
+		l.nc.Close()
+	}
+}
+
+func (r *run) provision() error {
+	if r.found {
+		return nil
+	}
+	reg := r.registration()
+	host := reg.Host
+	if host == "" {
+		host = "global.azure-devices-provisioning.net"
+	}
+	r.printf("Provisioning\n\tDPS: %s\n\tID scope: %s\n\tRegistration id: %s\n", host, reg.IDScope, reg.ID)
+	err := r.await(typicalProvision, provisionTime, func(ctx context.Context) (err error) {
+		r.assigned, err = device.Provision(ctx, reg)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("provisioning: %w", err)
+	}
+	r.found = true
+	r.printf("SUCCESS: assigned to %s as %s\n\n", r.assigned.Hub, r.assigned.DeviceID)
+	r.tell(Event{Kind: Provisioned, Text: r.assigned.Hub + "/" + r.assigned.DeviceID})
+	return nil
+}
+
+// request does something in the present session. What fails otherwise than by the session's end ends it.
+func (r *run) request(call func(ctx context.Context, s *device.Session) error) error {
+	s := r.session
+	if s == nil {
+		return ErrOffline
+	}
+	err := r.await(typicalRequest, requestTime, func(ctx context.Context) error { return call(ctx, s) })
+	if err != nil && r.session == s && !errors.Is(err, device.ErrTooLarge) {
+		if !errors.Is(err, device.ErrEnded) {
+			r.reason = err
+		}
+		r.events.Set(evLost, rtos.Or)
+	}
+	return err
+}
