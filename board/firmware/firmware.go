@@ -70,7 +70,7 @@ func (c *Caller) Await(typical time.Duration, call func(ctx context.Context) err
 	if !c.board.Config().RealTime {
 		err := call(ctx)
 		if latency := c.latency(typical); latency > 0 {
-			k.Sleep(Ticks(k, latency))
+			_ = k.Sleep(Ticks(k, latency)) // aborted or not, the call is over
 		}
 		return err
 	}
@@ -115,9 +115,7 @@ func (c *Caller) seat(k *rtos.Kernel) *seat {
 		panic(fmt.Sprintf("firmware: more than %d threads of one kernel await something", maxSeats))
 	}
 	s := &seat{thread: t}
-	if status := k.CreateSemaphore(&s.done, "await "+t.Name(), 0); status != rtos.Success {
-		panic("firmware: a semaphore cannot be created: " + status.String())
-	}
+	Must(k.CreateSemaphore(&s.done, "await "+t.Name(), 0))
 	c.seats = append(c.seats, s)
 	return s
 }
@@ -150,12 +148,19 @@ func (r *result) run(ctx context.Context, k *rtos.Kernel, s *seat, call func(ctx
 		r.err = call(ctx)
 	}()
 	defer close(r.done)
-	for k.Post(func() { s.done.Put() }) != nil { // as many interrupts wait as the kernel takes
+	for k.Post(func() { Must(s.done.Put()) }) != nil { // as many interrupts wait as the kernel takes
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Millisecond):
 		}
+	}
+}
+
+// Must is for services of the kernel that do not fail in a firmware that is right: it crashes the board when one does.
+func Must(s rtos.Status) {
+	if s != rtos.Success {
+		panic("a service of the kernel failed: " + s.String())
 	}
 }
 

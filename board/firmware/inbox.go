@@ -24,9 +24,7 @@ type Inbox[T any] struct {
 // NewInbox makes an inbox that holds at most so many. Callers: initialization, threads.
 func NewInbox[T any](k *rtos.Kernel, name string, most int) *Inbox[T] {
 	i := &Inbox[T]{kernel: k, max: most}
-	if status := k.CreateSemaphore(&i.waiting, name, 0); status != rtos.Success {
-		panic("firmware: a semaphore cannot be created: " + status.String())
-	}
+	Must(k.CreateSemaphore(&i.waiting, name, 0))
 	return i
 }
 
@@ -37,7 +35,7 @@ func (i *Inbox[T]) Put(v T) error {
 	if len(i.items) >= i.max {
 		return ErrFull
 	}
-	if err := i.kernel.Post(func() { i.waiting.Put() }); err != nil {
+	if err := i.kernel.Post(func() { Must(i.waiting.Put()) }); err != nil {
 		return err
 	}
 	i.items = append(i.items, v)

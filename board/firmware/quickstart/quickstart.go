@@ -154,9 +154,9 @@ func (f *Firmware) Image() (board.Firmware, error) {
 func (f *Firmware) define(k *rtos.Kernel) {
 	r := &run{Firmware: f, k: k, interval: f.cfg.Interval}
 	r.backoff = firmware.Backoff{Least: 3 * time.Second, Most: 10 * time.Minute, Jitter: 0.6, Seed: chance.Seed(f.board.Config().Seed, "back-off") + f.backoffs}
-	k.CreateEventFlags(&r.events, "nx_client")
+	firmware.Must(k.CreateEventFlags(&r.events, "nx_client"))
 	r.inbox = firmware.NewInbox[push](k, "incoming", maxIncoming)
-	k.CreateTimer(&r.timer, "periodic_timer", func(uint32) { r.events.Set(evTick, rtos.Or) }, 0, 1, 1, rtos.NoActivate)
+	firmware.Must(k.CreateTimer(&r.timer, "periodic_timer", func(uint32) { r.set(evTick) }, 0, 1, 1, rtos.NoActivate))
 	for _, t := range [...]struct {
 		thread   *rtos.Thread
 		name     string
@@ -169,10 +169,7 @@ func (f *Firmware) define(k *rtos.Kernel) {
 		{&r.threads[2], "Azure IoT Client", r.client, 3072, 8},
 		{&r.threads[3], "Main", r.main, 4096, 10},
 	} {
-		status := k.CreateThread(t.thread, rtos.ThreadConfig{Name: t.name, Entry: t.entry, Stack: k.Reserve(t.stack), Priority: t.priority, Start: rtos.AutoStart})
-		if status != rtos.Success {
-			panic(fmt.Sprintf("thread %s cannot be created: %v", t.name, status))
-		}
+		firmware.Must(k.CreateThread(t.thread, rtos.ThreadConfig{Name: t.name, Entry: t.entry, Stack: k.Reserve(t.stack), Priority: t.priority, Start: rtos.AutoStart}))
 	}
 	if f.cfg.Define != nil {
 		f.cfg.Define(k, &Device{r})

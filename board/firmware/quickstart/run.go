@@ -78,11 +78,13 @@ func (r *run) printf(format string, args ...any) {
 	fmt.Fprintf(r.board.Console, strings.ReplaceAll(format, "\n", "\r\n"), args...)
 }
 
-func (r *run) sleep(d time.Duration) { r.k.Sleep(firmware.Ticks(r.k, d)) }
+func (r *run) sleep(d time.Duration) { firmware.Must(r.k.Sleep(firmware.Ticks(r.k, d))) }
+
+func (r *run) set(flags uint32) { firmware.Must(r.events.Set(flags, rtos.Or)) }
 
 // wait waits for one of flags and clears it.
 func (r *run) wait(flags uint32) (got uint32) {
-	r.events.Get(flags, rtos.OrClear, &got, rtos.WaitForever)
+	firmware.Must(r.events.Get(flags, rtos.OrClear, &got, rtos.WaitForever))
 	return got
 }
 
@@ -117,9 +119,31 @@ func (r *run) ip(uint32) {
 			continue
 		}
 		retry.Reset()
-		r.events.Set(evNetwork, rtos.Or)
-		r.wait(evRenew)
+		r.set(evNetwork)
+		r.watch()
 	}
+}
+
+// watch waits until the network is to be looked at again. In real time it looks at the cable meanwhile, as a driver is told of it: TCP would take
+// minutes to notice. A facade ends connections itself.
+func (r *run) watch() {
+	every := rtos.WaitForever
+	if r.board.Config().RealTime {
+		every = firmware.Ticks(r.k, time.Second)
+	}
+	for got := uint32(0); r.events.Get(evRenew, rtos.OrClear, &got, every) != rtos.Success; {
+		if r.session != nil && !r.cfg.Network.Up() {
+			r.lose(network.ErrDown)
+		}
+	}
+}
+
+// lose ends the present session.
+func (r *run) lose(why error) {
+	if r.reason == nil {
+		r.reason = why
+	}
+	r.set(evLost)
 }
 
 // main is the thread that starts everything, and keeps the connection.
@@ -141,7 +165,7 @@ func (r *run) main(uint32) {
 		default:
 			r.failed("the connection", err)
 		}
-		r.events.Set(evRenew, rtos.Or)
+		r.set(evRenew)
 		r.wait(evNetwork)
 	}
 }
@@ -212,7 +236,7 @@ func (r *run) connect() error {
 	r.sessions++ // from now on the end of an earlier one is none of this one's
 	number := r.sessions
 	var lost uint32
-	r.events.Get(evLost, rtos.OrClear, &lost, rtos.NoWait)
+	_ = r.events.Get(evLost, rtos.OrClear, &lost, rtos.NoWait) // NoEvents: it was not set
 	line := &line{dial: r.cfg.Network.Dial}
 	cfg := r.Firmware.client(text)
 	cfg.Dial = line.Dial
@@ -250,7 +274,7 @@ func (r *run) connect() error {
 	r.session, r.reason = s, nil
 	r.begin()
 	r.wait(evLost)
-	r.timer.Deactivate()
+	firmware.Must(r.timer.Deactivate())
 	r.session = nil
 	r.printf("The connection is lost\n")
 	if r.reason != nil {
@@ -262,7 +286,7 @@ func (r *run) connect() error {
 // over is the interrupt of a session that ended.
 func (r *run) over(session uint64) {
 	if session == r.sessions {
-		r.events.Set(evLost, rtos.Or)
+		r.set(evLost)
 	}
 }
 
@@ -323,10 +347,10 @@ func (r *run) request(call func(ctx context.Context, s *device.Session) error) e
 	}
 	err := r.await(typicalRequest, requestTime, func(ctx context.Context) error { return call(ctx, s) })
 	if err != nil && r.session == s && !errors.Is(err, device.ErrTooLarge) {
-		if !errors.Is(err, device.ErrEnded) {
-			r.reason = err
+		if errors.Is(err, device.ErrEnded) {
+			err = s.Err()
 		}
-		r.events.Set(evLost, rtos.Or)
+		r.lose(err)
 	}
 	return err
 }

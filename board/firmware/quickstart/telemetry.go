@@ -9,7 +9,6 @@ import (
 
 	"github.com/vauban-iot/vauban/board/firmware"
 	"github.com/vauban-iot/vauban/board/stm32l475"
-	"github.com/vauban-iot/vauban/rtos"
 	"github.com/vauban-iot/vauban/sdk/device"
 )
 
@@ -48,9 +47,9 @@ func (r *run) client(uint32) {
 // pace lets the timer tick each interval from now on. A timer that runs already takes no new interval, so it is stopped first.
 func (r *run) pace() {
 	ticks := firmware.Ticks(r.k, r.interval)
-	r.timer.Deactivate()
-	r.timer.Change(ticks, ticks)
-	r.timer.Activate()
+	firmware.Must(r.timer.Deactivate())
+	firmware.Must(r.timer.Change(ticks, ticks))
+	firmware.Must(r.timer.Activate())
 }
 
 // introduce says what the device is, and how it is.
@@ -185,5 +184,5 @@ func (r *run) begin() {
 		r.printf("\ttelemetryInterval is %d\n", seconds)
 	}
 	r.pace()
-	r.events.Set(evOnline, rtos.Or)
+	r.set(evOnline)
 }
