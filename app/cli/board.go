@@ -23,7 +23,14 @@ import (
 )
 
 func boardCommand() *cobra.Command {
-	c := group("board", "Run a virtual board of the Security Service", boardRun(), boardTrust())
+	c := group("board", "Run virtual boards", boardRun(), boardSphere())
+	c.Long = `Run virtual boards: an STM32 board with a real-time kernel, sensors and the getting-started firmware,
+or a board of the Security Service.`
+	return c
+}
+
+func boardSphere() *cobra.Command {
+	c := group("sphere", "Run a virtual board of the Security Service", boardSphereRun(), boardSphereTrust())
 	c.Long = `Run a virtual board of the Security Service: it holds a key, proves itself with it and with the
 hash of its own program, is claimed with "vauban sphere device claim", gets a certificate of a day
 below the CA of its tenant, provisions itself with that and sends telemetry.
@@ -35,7 +42,7 @@ A board is a folder. Its key in there is a file, and proves nothing about hardwa
 // boardVersion is the operating system's version that boards tell unless it is set.
 const boardVersion = "1.0"
 
-func boardRun() *cobra.Command {
+func boardSphereRun() *cobra.Command {
 	var data, dir, server, ca, scope, mqtt, version, servicing string
 	var interval, renew time.Duration
 	c := &cobra.Command{
@@ -46,9 +53,10 @@ another machine, the one that --server, --ca, --id-scope and --mqtt name.
 
 Its servicing API, which "vauban sphere device" commands use, is at the socket servicing.sock in
 its folder, or at the loopback address that --servicing names.`,
-		Example: `  vauban board run
-  vauban board run --dir board-2 --interval 10s
-  vauban board run --server https://hub.example --ca root.pem --id-scope 0ne --mqtt hub.example:8883`,
+		Example: `  vauban board sphere run
+  vauban board sphere run --dir board-2 --interval 10s
+  vauban board sphere run --server https://hub.example --ca root.pem --id-scope 0ne \
+    --mqtt hub.example:8883`,
 		Args: cobra.NoArgs,
 	}
 	dataFlag(c, &data)
@@ -119,16 +127,16 @@ its folder, or at the loopback address that --servicing names.`,
 	return c
 }
 
-func boardTrust() *cobra.Command {
+func boardSphereTrust() *cobra.Command {
 	var data, version string
 	c := &cobra.Command{
 		Use:   "trust",
 		Short: "Have the installation trust this program as a board's software",
-		Long: `Publish this program, as "vauban board run" measures it, as an operating system that boards of all
-tenants may run. Boards whose software nobody published get no certificates. After an update of the
-program it must be published again, under another version.`,
-		Example: `  vauban board trust
-  vauban board trust --os-version 1.1`,
+		Long: `Publish this program, as "vauban board sphere run" measures it, as an operating system that boards
+of all tenants may run. Boards whose software nobody published get no certificates. After an update
+of the program it must be published again, under another version.`,
+		Example: `  vauban board sphere trust
+  vauban board sphere trust --os-version 1.1`,
 		Args: cobra.NoArgs,
 	}
 	dataFlag(c, &data)

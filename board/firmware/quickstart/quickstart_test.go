@@ -266,7 +266,7 @@ func TestFirmware_FromBootToTelemetry(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"started by power on reset", "IP address: 10.0.0.7/24", "DNS server: 10.0.0.1", "SNTP server: 10.0.0.1", "Time: 2031-02-03T04:05:0",
+		"last reset: power on", "IP address: 10.0.0.7/24", "DNS server: 10.0.0.1", "SNTP server: 10.0.0.1", "Time: 2031-02-03T04:05:0",
 		"Hub: " + v.Hub.Hostname, "Device id: lamp", "Model id: dtmi:azurertos:devkit:gsgstml4s5;2", "Telemetry message sent: {\"humidity\":",
 	} {
 		if !strings.Contains(string(r.console), text) {

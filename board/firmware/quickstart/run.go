@@ -148,7 +148,7 @@ func (r *run) lose(why error) {
 
 // main is the thread that starts everything, and keeps the connection.
 func (r *run) main(uint32) {
-	r.printf("\nVauban getting started %s on %s, started by %v reset\n\n", Version, r.board.Config().Profile.Name, r.board.Reason())
+	r.printf("\nVauban getting started %s on %s, last reset: %v\n\n", Version, r.board.Config().Profile.Name, r.board.Reason())
 	r.open()
 	r.printf("Waiting for the network\n")
 	r.wait(evNetwork)
