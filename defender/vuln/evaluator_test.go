@@ -212,7 +212,7 @@ func TestEvaluator_Floods(t *testing.T) {
 	b := newBench(t)
 	b.devices(0, 3)
 	var err error
-	b.evaluator, err = vuln.NewEvaluator(vuln.EvaluatorConfig{Store: b.store, Assess: b.store.Assess, Disabled: b.book.Disabled, Limits: vuln.Limits{Sets: 1, Agents: 1},
+	b.evaluator, err = vuln.NewEvaluator(vuln.EvaluatorConfig{Store: b.store, Assess: b.store.Assess, Disabled: b.book.Disabled, Limits: vuln.Limits{Sets: 1, Bytes: 1 << 20, Agents: 1},
 		Now: func() time.Time { return b.now }, Logger: slog.New(slog.DiscardHandler)})
 	b.check(err)
 	b.imports(record)

@@ -152,12 +152,14 @@ type Store interface {
 
 // Limits of what agents tell.
 type Limits struct {
-	Sets   int // different ones that are kept; devices with the same software share one
-	Agents int // of a device that have one
+	Sets   int   // different ones that are kept; devices with the same software share one
+	Bytes  int64 // that they take, deflated
+	Agents int   // of a device that have one
 }
 
-// Limited are the limits that hold: with firmware of their own, 10,000 kinds of devices, or that many devices that lie.
-var Limited = Limits{Sets: 10_000, Agents: 4}
+// Limited are the limits that hold: with firmware of their own, 10,000 kinds of devices, or that many devices that lie. A set of
+// 500 packages takes about 8 KB.
+var Limited = Limits{Sets: 10_000, Bytes: 1 << 30, Agents: 4}
 
 // MaxParts is how many parts of a device wait to become a set. A message of 256 KiB is one, so MaxPackages need some thirty.
 const MaxParts = 256

@@ -365,7 +365,7 @@ func (s *Store) SettleSoftware(ctx context.Context, w vuln.Waiting, set vuln.Set
 			return err
 		}
 		if fresh {
-			if err := s.roomForSets(ctx, c, most.Sets); err != nil {
+			if err := s.roomForSets(ctx, c, most); err != nil {
 				return err
 			}
 		}
@@ -385,17 +385,24 @@ func (s *Store) forgetParts(ctx context.Context, c Conn, w vuln.Waiting) error {
 }
 
 // roomForSets refuses one set too many. Sets of nobody do not count.
-func (s *Store) roomForSets(ctx context.Context, c Conn, most int) error {
-	const count = `SELECT COUNT(*) FROM software_sets`
-	n, err := one(ctx, s, c, "count sets of software", scanInt, count)
-	if err != nil || n <= int64(most) {
+func (s *Store) roomForSets(ctx context.Context, c Conn, most vuln.Limits) error {
+	type sum struct{ sets, bytes int64 }
+	count := func() (sum, error) {
+		return one(ctx, s, c, "count sets of software", func(r *sql.Rows) (v sum, err error) {
+			err = r.Scan(&v.sets, &v.bytes)
+			return v, err
+		}, `SELECT COUNT(*), COALESCE(SUM(LENGTH(packages)), 0) FROM software_sets`)
+	}
+	fits := func(v sum) bool { return v.sets <= int64(most.Sets) && v.bytes <= most.Bytes }
+	v, err := count()
+	if err != nil || fits(v) {
 		return err
 	}
 	if _, err := s.exec(ctx, c, "tidy sets of software", tidySets); err != nil {
 		return err
 	}
-	if n, err = one(ctx, s, c, "count sets of software", scanInt, count); err == nil && n > int64(most) {
-		return fault.New(fault.QuotaExceeded, "%d different sets of software are kept already", most)
+	if v, err = count(); err == nil && !fits(v) {
+		return fault.New(fault.QuotaExceeded, "there is no room for more software: at most %d different sets of packages, and %d bytes of them, are kept", most.Sets, most.Bytes)
 	}
 	return err
 }

@@ -2,7 +2,9 @@ package storagetest
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -156,12 +158,13 @@ func Vulnerabilities(t *testing.T, open Open) {
 			add(t, s, d, "", "")
 		}
 		sets := map[string]string{} // of devices
+		limits := vuln.Limits{Sets: 2, Bytes: 1 << 20, Agents: 1}
 		settle := func(device string, taken int, name string) error {
 			t.Helper()
 			w := vuln.Waiting{ID: iot.ID{Device: device}, Taken: at(taken)}
 			keep(t, s, []vuln.Part{{ID: w.ID, Taken: w.Taken, Message: uint64(taken), Enqueued: at(taken), Packages: []vuln.Package{pkg(name)}}})
 			set, _ := vuln.NewSet([]vuln.Package{pkg(name)})
-			err := s.SettleSoftware(ctx, w, set, vuln.Limits{Sets: 2, Agents: 1})
+			err := s.SettleSoftware(ctx, w, set, limits)
 			if err == nil {
 				sets[device] = set.ID
 			}
@@ -180,12 +183,15 @@ func Vulnerabilities(t *testing.T, open Open) {
 		ok(t, settle("b", 5, "z")) // in the place of its own, which nobody has any more
 		ok(t, settle("a", 6, "z"))
 		ok(t, settle("c", 7, "w")) // as nobody has x any more
+		limits = vuln.Limits{Sets: 9, Bytes: 1000, Agents: 1}
+		wantKind(t, "a set that is too long", settle("c", 8, noise(2000)), fault.QuotaExceeded)
+		ok(t, settle("c", 9, noise(20)))
 		// Agents of one device are counted by themselves.
 		ok(t, s.Create(ctx, module("a", "m"), twin.New(iot.ID{Device: "a", Module: "m"})))
 		set, _ := vuln.NewSet([]vuln.Package{pkg("z")})
-		w := vuln.Waiting{ID: iot.ID{Device: "a", Module: "m"}, Taken: at(8)}
-		wantKind(t, "a second agent", s.SettleSoftware(ctx, w, set, vuln.Limits{Sets: 9, Agents: 1}), fault.QuotaExceeded)
-		ok(t, s.SettleSoftware(ctx, w, set, vuln.Limits{Sets: 9, Agents: 2}))
+		w := vuln.Waiting{ID: iot.ID{Device: "a", Module: "m"}, Taken: at(10)}
+		wantKind(t, "a second agent", s.SettleSoftware(ctx, w, set, vuln.Limits{Sets: 9, Bytes: 1 << 20, Agents: 1}), fault.QuotaExceeded)
+		ok(t, s.SettleSoftware(ctx, w, set, vuln.Limits{Sets: 9, Bytes: 1 << 20, Agents: 2}))
 	})
 
 	t.Run("findings", func(t *testing.T) {
@@ -263,4 +269,11 @@ func Vulnerabilities(t *testing.T, open Open) {
 		ok(t, s.Delete(ctx, iot.ID{Device: "d0"}, anyIdentity, nil))
 		same(t, "without d0", must(s.VulnTotals(ctx))(t).Devices, 1)
 	})
+}
+
+// noise is a text that takes about as many bytes when it is deflated.
+func noise(bytes int) string {
+	b := make([]byte, bytes)
+	rand.NewChaCha8([32]byte{}).Read(b) //nolint:errcheck // it never fails
+	return hex.EncodeToString(b)
 }
