@@ -227,7 +227,7 @@ func run(t *testing.T, node string, args []string, s *server, certificates strin
 	cmd.Env = append(os.Environ(),
 		"NODE_EXTRA_CA_CERTS="+filepath.Join(s.data, "pki", "root.pem"),
 		"NODE_NO_WARNINGS=1", // of punycode and friends in old packages
-		"VAUBAN_CONNECTION="+s.connection, "VAUBAN_CERTIFICATES="+certificates)
+		"VAUBAN_CONNECTION="+s.connection, "VAUBAN_CERTIFICATES="+certificates, "VAUBAN_BIN="+s.bin)
 	cmd.ExtraFiles = []*os.File{child}
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
