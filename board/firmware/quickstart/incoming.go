@@ -1,13 +1,10 @@
 package quickstart
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"strconv"
 	"time"
 
-	"github.com/vauban-iot/vauban/board/firmware"
 	"github.com/vauban-iot/vauban/board/stm32l475"
 	"github.com/vauban-iot/vauban/rtos"
 	"github.com/vauban-iot/vauban/sdk/device"
@@ -21,31 +18,6 @@ type push struct {
 	command device.Method
 	answer  chan<- int // of a command: its status
 	change  *device.TwinEvent
-}
-
-// method brings a command to the board. It is called by goroutines of the session.
-func (r *run) method(ctx context.Context, m device.Method) (int, []byte) {
-	answer := make(chan int, 1)
-	if err := r.inbox.Put(push{command: m, answer: answer}); err != nil {
-		return 503, nil
-	}
-	select {
-	case status := <-answer:
-		return status, nil // and no payload
-	case <-ctx.Done():
-		return 500, nil // nobody hears it any more
-	}
-}
-
-// changed brings a change of the twin to the board.
-func (r *run) changed(ctx context.Context, e device.TwinEvent) {
-	for errors.Is(r.inbox.Put(push{change: &e}), firmware.ErrFull) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }
 
 // cloud is the thread that does what the hub asks for.

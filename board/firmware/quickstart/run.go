@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vauban-iot/vauban/board/driver"
@@ -202,28 +198,6 @@ func (r *run) clock() error {
 	return nil
 }
 
-// askTime returns the server's time at this moment.
-func (r *run) askTime(server netip.Addr) (time.Time, error) {
-	own, known, began := r.board.RTC.Time(), r.board.RTC.Valid(), time.Now()
-	now := func() time.Time {
-		if !known {
-			return time.Time{}
-		}
-		if r.board.Config().RealTime {
-			return own.Add(time.Since(began))
-		}
-		return own
-	}
-	var t time.Time
-	var at time.Duration
-	err := r.await(typicalSNTP, sntpTime, func(ctx context.Context) (err error) {
-		t, err = network.Time(ctx, r.cfg.Network, server, now)
-		at = r.board.Uptime()
-		return err
-	})
-	return t.Add(r.board.Uptime() - at), err
-}
-
 // connect is one connection from its beginning to its end; it returns why it ended.
 func (r *run) connect() error {
 	text := r.cfg.ConnectionString
@@ -241,11 +215,7 @@ func (r *run) connect() error {
 	cfg := r.Firmware.client(text)
 	cfg.Dial = line.Dial
 	cfg.Method, cfg.Twin = r.method, r.changed
-	cfg.State = func(error) {
-		for r.k.Post(func() { r.over(number) }) != nil && !line.cut.Load() {
-			time.Sleep(time.Millisecond)
-		}
-	}
+	cfg.State = func(error) { r.ended(number, line) }
 	c, err := device.New(cfg)
 	if err != nil {
 		return err
@@ -287,32 +257,6 @@ func (r *run) connect() error {
 func (r *run) over(session uint64) {
 	if session == r.sessions {
 		r.set(evLost)
-	}
-}
-
-// line is a connection's way to the network, which a reset cuts without a word.
-type line struct {
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
-	cut  atomic.Bool
-
-	mu sync.Mutex
-	nc net.Conn
-}
-
-func (l *line) Dial(ctx context.Context, nw, address string) (net.Conn, error) {
-	nc, err := l.dial(ctx, nw, address)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.nc = nc
-	return nc, err
-}
-
-func (l *line) Cut() {
-	l.cut.Store(true)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.nc != nil {
-		l.nc.Close()
 	}
 }
 
