@@ -43,6 +43,8 @@ type Config struct {
 	// AlertDays is how many days closed alerts are kept.
 	AlertDays int
 	Blobs     string // folder of the files that devices store; beside the file when not given and the store is SQLite, else none
+	// StaticRSA also offers TLS_RSA_WITH_AES_128_CBC_SHA256 (0x003C) to devices over MQTT, for firmware that knows nothing else.
+	StaticRSA bool
 	// BlobHosts are the hosts, separated by commas, whose containers imports and exports of identities may use beside this
 	// server's own and loopback: names, or *.domain for all below it.
 	BlobHosts string
@@ -142,6 +144,7 @@ type field struct {
 	set  func(string) error // from text
 	show func() string
 	path bool // relative to the file
+	flag bool // true and false are values of it
 }
 
 var errNumber = errors.New("want a whole number")
@@ -186,6 +189,16 @@ func number(key string, p *int, least, most int) field {
 			return fmt.Errorf("%d is outside %d to %d", n, least, most)
 		}
 		*p = n
+		return nil
+	}}
+}
+
+func flag(key string, p *bool) field {
+	return field{key: key, flag: true, show: func() string { return strconv.FormatBool(*p) }, set: func(s string) error {
+		if s != "true" && s != "false" {
+			return fmt.Errorf("%q is neither true nor false", s)
+		}
+		*p = s == "true"
 		return nil
 	}}
 }
@@ -306,6 +319,7 @@ func (c *Config) fields() []field {
 		file("master_key", &c.MasterKey),
 		file("pki", &c.PKI),
 		file("intel", &c.Intel),
+		flag("static_rsa", &c.StaticRSA),
 		number("retro_days", &c.RetroDays, 0, 3650),
 		number("alert_days", &c.AlertDays, 7, 3650),
 		file("blobs", &c.Blobs),
@@ -442,6 +456,9 @@ func parse(name, dir string, text []byte, environ []string) (*Config, error) {
 			continue
 		}
 		s, err := plain(value)
+		if b, ok := value.(bool); ok && f.flag {
+			s, err = strconv.FormatBool(b), nil
+		}
 		if err == nil {
 			if f.path && s != "" && !filepath.IsAbs(s) {
 				s = filepath.Join(dir, s)

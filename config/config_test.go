@@ -102,6 +102,21 @@ func TestLoad_AlertDays(t *testing.T) {
 	}
 }
 
+// Static RSA is off unless the file says true.
+func TestLoad_StaticRSA(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{good: "false", "static_rsa = true\n" + good: "true", "static_rsa = false\n" + good: "false", "static_rsa = 1\n" + good: "f:1:1: static_rsa"} {
+		c, err := parse("f", "/etc/vauban", []byte(text), nil)
+		if err == nil {
+			if got := fmt.Sprint(c.StaticRSA); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		} else if err.Error() != want+`: "1" is neither true nor false` {
+			t.Error(err)
+		}
+	}
+}
+
 // Throttles are off unless the file says otherwise.
 func TestLoad_Throttle(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -241,4 +242,93 @@ func TestVauban_SecondOne(t *testing.T) {
 		t.Errorf("on the same port: %v", err)
 	}
 	v.Device("still-served")
+}
+
+// Old firmware has suites that nobody else is served with: 0xC027 wherever devices are, 0x003C over MQTT when the installation is
+// started for it.
+func TestVauban_OldSuites(t *testing.T) {
+	t.Parallel()
+	conform.Covers(t, "RTOS-38")
+	const oneSuite = "a client that offers one suite"
+	for _, static := range []bool{false, true} {
+		v := apptest.Start(t, func(c *up.Config) { c.StaticRSA = static })
+		d := v.Device("lamp-1")
+		offer := func(suite uint16) *tls.Config {
+			cfg := v.TLS()
+			cfg.MaxVersion, cfg.CipherSuites = tls.VersionTLS12, []uint16{suite}
+			return cfg
+		}
+		for _, tt := range []struct {
+			listener string
+			port     int
+			suite    uint16
+			taken    bool
+		}{
+			{"MQTT", v.Ports.MQTT, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256, true},
+			{"MQTT", v.Ports.MQTT, tls.TLS_RSA_WITH_AES_128_CBC_SHA256, static},
+			{"HTTPS", v.Ports.HTTPS, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256, true}, // devices' WebSockets are there
+			{"HTTPS", v.Ports.HTTPS, tls.TLS_RSA_WITH_AES_128_CBC_SHA256, false},
+			{"AMQP", v.Ports.AMQP, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256, false},
+			{"AMQP", v.Ports.AMQP, tls.TLS_RSA_WITH_AES_128_CBC_SHA256, false},
+			{"AMQP", v.Ports.AMQP, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, true},
+		} {
+			c, err := tls.Dial("tcp", v.Address(tt.port), offer(tt.suite))
+			if (err == nil) != tt.taken {
+				t.Errorf("static RSA %v, %s: %s, %#x: %v, want taken %v", static, tt.listener, oneSuite, tt.suite, err, tt.taken)
+			}
+			if err != nil {
+				continue
+			}
+			s := c.ConnectionState()
+			c.Close()
+			if s.CipherSuite != tt.suite {
+				t.Errorf("%s: suite %#x, want %#x", tt.listener, s.CipherSuite, tt.suite)
+			}
+			for _, x := range s.PeerCertificates {
+				if x.SignatureAlgorithm != x509.SHA256WithRSA || x.PublicKeyAlgorithm != x509.RSA {
+					t.Errorf("%s, %#x: %s has a %v key, signed with %v; want RSA with SHA-256", tt.listener, tt.suite, x.Subject, x.PublicKeyAlgorithm, x.SignatureAlgorithm)
+				}
+			}
+		}
+		if static { // and it is a whole session
+			c := mqtttest.Dial(t, v.Address(v.Ports.MQTT), offer(tls.TLS_RSA_WITH_AES_128_CBC_SHA256))
+			if _, code := c.Connect(hello(v, d)); code != 0 {
+				t.Errorf("CONNACK %d over 0x003C", code)
+			}
+			c.Publish("devices/lamp-1/messages/events/", []byte("{}"))
+			c.Disconnect()
+		}
+		// On the port that all share, what is for programs, people and the Security Service is not served over them.
+		transport := &http.Transport{TLSClientConfig: offer(tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256)}
+		defer transport.CloseIdleConnections()
+		for path, refused := range map[string]bool{
+			"/": true, "/console/": true, "/api/alerts": true, "/devices?api-version=2021-04-12": true, "/twins/lamp-1?api-version=2021-04-12": true, "/devices/lamp-1?api-version=2021-04-12": true,
+			"/enrollments/x?api-version=2021-10-01": true, "/registrations/x?api-version=2021-10-01": true, "/subscriptions/x": true, "/attestation/v1/nonce": true, "/v2/tenants": true,
+			"/signin/": true, "/metrics": true, "/healthz": true, "/nothing": true,
+			"/devices/lamp-1/messages/deviceBound?api-version=2021-04-12":                false,
+			"/" + v.DPS.IDScope + "/registrations/x/operations/y?api-version=2019-03-31": false,
+			"/$iothub/websocket": false,
+		} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+v.Address(v.Ports.HTTPS)+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := (&http.Client{Transport: transport}).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
+			res.Body.Close()
+			if got := res.StatusCode == http.StatusForbidden && strings.Contains(string(body), "from devices alone"); got != refused {
+				t.Errorf("GET %s over 0xC027: %s %s; want refused %v", path, res.Status, body, refused)
+			}
+		}
+		modern := &http.Transport{TLSClientConfig: offer(tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)}
+		defer modern.CloseIdleConnections()
+		if res, err := (&http.Client{Transport: modern}).Get("https://" + v.Address(v.Ports.HTTPS) + "/healthz"); err != nil || res.StatusCode != http.StatusOK {
+			t.Errorf("healthz over AES-GCM: %v, %v", res, err)
+		} else {
+			res.Body.Close()
+		}
+	}
 }

@@ -64,7 +64,7 @@ Interrupt once to drain devices and stop; twice to exit at once.`,
 	f.IntVar(&cfg.AMQPPort, "amqp-port", cfg.AMQPPort, "port where AMQP clients are told that AMQP is not served yet; 0 for any free one")
 	f.StringSliceVar(&cfg.BlobHosts, "blob-hosts", nil, "hosts whose blob containers imports and exports of devices may use beside this machine, such as *.blob.core.windows.net")
 	f.BoolVar(&cfg.Demo, "demo", false, "add virtual boards that provision, send telemetry and misbehave")
-	f.BoolVar(&cfg.StaticRSA, "static-rsa", false, "also take TLS_RSA_WITH_AES_128_CBC_SHA256 from devices: old firmware has nothing else; no forward secrecy")
+	f.BoolVar(&cfg.StaticRSA, "static-rsa", false, "also take TLS_RSA_WITH_AES_128_CBC_SHA256 over MQTT: old firmware has nothing else; no forward secrecy")
 	f.BoolVar(&cfg.FaultInjection, "fault-injection", false, "let devices ask for broken connections and refusals (AzIoTHub_FaultOperationType), as the SDKs' end-to-end suites do; never in production")
 	_ = f.MarkHidden("fault-injection") // the flag is there: it was made in the line above
 	f.BoolVarP(&verbose, "verbose", "v", false, "log connections refused and changes made, too")

@@ -344,7 +344,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err != nil {
 		return err
 	}
-	n.amqp = amqp.New(amqp.Config{TLS: n.PKI.DeviceTLS(), Admit: n.network.gate(ipfilter.Targets...), Logger: n.log})
+	n.amqp = amqp.New(amqp.Config{TLS: n.PKI.ProgramTLS(), Admit: n.network.gate(ipfilter.Targets...), Logger: n.log})
 	n.Connection = n.connection(ports)
 	if n.subscriptions, err = newSubscriptions(n); err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 	"github.com/vauban-iot/vauban/head/sphere"
 	"github.com/vauban-iot/vauban/head/upgrade"
 	"github.com/vauban-iot/vauban/hub/eventgrid"
+	"github.com/vauban-iot/vauban/pki"
 )
 
 // web is everything on the HTTPS port, told apart by path (design §5).
@@ -91,11 +92,21 @@ func guarded(rw http.ResponseWriter, r *http.Request, admit access.Gate, h http.
 	h.ServeHTTP(rw, r)
 }
 
+// forDevices reports what devices call, old ones included: those of the Security Service are not.
+func (w *web) forDevices(r *http.Request, segments []string) bool {
+	return upgrade.Wants(r, segments) || w.provisioning.OwnsDevices(segments) || w.n.files != nil && w.n.files.head.Owns(r.URL.Path) ||
+		https.Owns(r.Method, segments) || https.OwnsCall(r, segments) || https.OwnsModule(r, segments)
+}
+
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	segments := rest.Segments(r)
 	first := ""
 	if len(segments) > 0 {
 		first = strings.ToLower(segments[0])
+	}
+	if pki.Old(r.TLS) && !w.forDevices(r, segments) {
+		http.Error(rw, "this is served over TLS 1.3, or TLS 1.2 with AES-GCM or ChaCha20, only: what this client offers is taken from devices alone", http.StatusForbidden)
+		return
 	}
 	switch {
 	case upgrade.Wants(r, segments):
@@ -140,7 +151,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 const shutdownTimeout = 5 * time.Second
 
 func (w *web) run(ctx context.Context, ln net.Listener) error {
-	cfg := w.n.PKI.DeviceTLS()
+	cfg := w.n.PKI.SharedTLS()
 	cfg.NextProtos = []string{"http/1.1"} // Azure's header spellings do not exist in HTTP/2
 	srv := &http.Server{
 		Handler:           w,

@@ -47,7 +47,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	return node.Run(ctx, node.Config{
 		Name: name, Hostname: cfg.Hostname, Listen: cfg.Listen,
 		MQTTPort: cfg.MQTTPort, HTTPSPort: cfg.HTTPSPort, AMQPPort: cfg.AMQPPort,
-		MasterKey: cfg.MasterKey, PKI: cfg.PKI, Intel: cfg.Intel, RetroDays: cfg.RetroDays, AlertDays: cfg.AlertDays, Blobs: cfg.Blobs, BlobHosts: cfg.Hosts(), Routed: cfg.Routed, Connection: cfg.Connection,
+		MasterKey: cfg.MasterKey, PKI: cfg.PKI, Intel: cfg.Intel, StaticRSA: cfg.StaticRSA, RetroDays: cfg.RetroDays, AlertDays: cfg.AlertDays, Blobs: cfg.Blobs, BlobHosts: cfg.Hosts(), Routed: cfg.Routed, Connection: cfg.Connection,
 		Store: func(ctx context.Context, sealer *secret.Sealer) (*sqlstore.Store, error) {
 			return open(ctx, cfg, sealer, o.Logger)
 		},

@@ -78,12 +78,11 @@ func New(cfg Config) (*Head, error) {
 
 // Owns reports whether the path belongs to the provisioning service.
 func (h *Head) Owns(segments []string) bool {
-	if len(segments) == 0 {
-		return false
-	}
-	if ofService(segments) {
-		return true
-	}
+	return len(segments) > 0 && ofService(segments) || h.OwnsDevices(segments)
+}
+
+// OwnsDevices reports whether the path belongs to what devices call of it.
+func (h *Head) OwnsDevices(segments []string) bool {
 	if len(segments) < 3 || !strings.EqualFold(segments[1], "registrations") {
 		return false
 	}
