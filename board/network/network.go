@@ -64,6 +64,8 @@ var (
 	ErrRefused = errors.New("connection refused")
 	// ErrUnreachable is returned when no route or no neighbour leads to an address.
 	ErrUnreachable = errors.New("no route to the host")
+	// ErrNoAnswer is returned when packets went to somebody who is silent.
+	ErrNoAnswer = errors.New("no answer")
 	// ErrNoName is returned by Resolve for a name that does not exist, or has no address.
 	ErrNoName = errors.New("no such name")
 	// ErrNoAddress is returned when the board has no address yet of the family it would need.
@@ -74,3 +76,21 @@ var (
 
 // EchoSize is how long an echo request is, with its ICMP header (8) and 32 bytes of data.
 const EchoSize = 8 + 32
+
+// Raw is a stack from which programs may send segments of their own making, as scanners and floods do.
+type Raw interface {
+	// SYN sends the first segment of a TCP connection from any local port, and leaves what comes back to the stack, which
+	// knows of no connection. It does not wait.
+	SYN(local uint16, to netip.AddrPort) error
+}
+
+// Outside is the world behind the router of a network: whoever has an address that is not on the network itself. Its methods are called by any
+// goroutine, and do not wait.
+type Outside interface {
+	// Connect answers the first segment of a connection: with what carries it, ErrRefused or ErrNoAnswer.
+	Connect(from, to netip.AddrPort) (net.Conn, error)
+	// Datagram is what a datagram is answered with; nil: nothing. It may keep nothing of data.
+	Datagram(from, to netip.AddrPort, data []byte) []byte
+	// Echo tells whether somebody answers a ping.
+	Echo(to netip.Addr) bool
+}

@@ -39,6 +39,7 @@ type Segment struct {
 	bridges map[network.Endpoint]Dialer
 	answers map[netip.AddrPort]func(query []byte) []byte
 	served  map[netip.Addr]bool // addresses of bridges and answers
+	outside network.Outside     // nil: the segment is all there is
 }
 
 // New makes a segment with nobody on it.
@@ -63,6 +64,42 @@ func (g *Segment) Answer(at netip.AddrPort, answer func(query []byte) []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.answers[at], g.served[at.Addr()] = answer, true
+}
+
+// Outside puts a world behind the segment's router: boards that have a router reach it at the addresses that are not on their subnets and not
+// served on the segment. nil: there is none.
+func (g *Segment) Outside(o network.Outside) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.outside = o
+}
+
+// Call makes a connection from outside to a board, which must listen.
+func (g *Segment) Call(ctx context.Context, from, to netip.AddrPort) (net.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	peer := g.hosts[to.Addr()]
+	g.mu.Unlock()
+	if peer == nil || !peer.Up() {
+		return nil, network.ErrUnreachable
+	}
+	var carrier net.Conn
+	err := peer.accept(from, to, func(c net.Conn) bool { carrier = c; return true })
+	return carrier, err
+}
+
+// beyond is the world behind the router for an address; nil: none leads there.
+func (s *Stack) beyond(a netip.Addr) network.Outside {
+	routed := slices.ContainsFunc(s.cfg.Routers, func(r netip.Addr) bool { return r.Is4() == a.Is4() }) &&
+		!slices.ContainsFunc(s.cfg.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+	if !routed {
+		return nil
+	}
+	s.segment.mu.Lock()
+	defer s.segment.mu.Unlock()
+	return s.segment.outside
 }
 
 // Config describes a board's place on a segment.
@@ -93,7 +130,10 @@ type bind struct {
 	port     uint16
 }
 
-var _ network.Stack = (*Stack)(nil)
+var (
+	_ network.Stack = (*Stack)(nil)
+	_ network.Raw   = (*Stack)(nil)
+)
 
 // Attach puts a board on the segment.
 func (g *Segment) Attach(cfg Config) (*Stack, error) {
@@ -283,11 +323,18 @@ func (s *Stack) Ping(ctx context.Context, to netip.Addr) (time.Duration, error) 
 		return 0, fmt.Errorf("ping %s: %w", to, err)
 	}
 	peer, known := s.segment.host(to)
-	if !known || peer != nil && !peer.Up() {
+	o := network.Outside(nil)
+	if !known {
+		o = s.beyond(to)
+	}
+	if !known && o == nil || peer != nil && !peer.Up() {
 		return 0, fmt.Errorf("ping %s: %w", to, network.ErrUnreachable)
 	}
 	f := network.Flow{Local: netip.AddrPortFrom(from, 0), Remote: netip.AddrPortFrom(to, 0), Protocol: network.ICMP}
 	s.flows.Add(f, true, network.EchoSize)
+	if o != nil && !o.Echo(to) {
+		return 0, fmt.Errorf("ping %s: %w", to, network.ErrNoAnswer)
+	}
 	s.flows.Add(f, false, network.EchoSize)
 	if peer != nil && peer != s {
 		f.Local, f.Remote = f.Remote, f.Local
@@ -342,7 +389,11 @@ func (s *Stack) dial(ctx context.Context, to network.Endpoint) (net.Conn, error)
 
 func (s *Stack) dialTCP(ctx context.Context, from netip.Addr, to network.Endpoint) (net.Conn, error) {
 	peer, known := s.segment.host(to.Address.Addr())
-	if !known || peer != nil && !peer.Up() {
+	o := network.Outside(nil)
+	if !known {
+		o = s.beyond(to.Address.Addr())
+	}
+	if !known && o == nil || peer != nil && !peer.Up() {
 		return nil, network.ErrUnreachable
 	}
 	c := &conn{stack: s}
@@ -351,9 +402,12 @@ func (s *Stack) dialTCP(ctx context.Context, from netip.Addr, to network.Endpoin
 		return nil, err
 	}
 	c.flow = network.Flow{Local: netip.AddrPortFrom(from, port), Remote: to.Address, Protocol: network.TCP}
-	if peer != nil {
-		err = peer.accept(c)
-	} else {
+	switch {
+	case peer != nil:
+		err = peer.accept(c.flow.Local, c.flow.Remote, c.begin)
+	case o != nil:
+		err = c.connect(o)
+	default:
 		err = s.segment.bridge(ctx, to, c)
 	}
 	switch {
@@ -362,6 +416,8 @@ func (s *Stack) dialTCP(ctx context.Context, from netip.Addr, to network.Endpoin
 		return c, nil
 	case errors.Is(err, network.ErrRefused):
 		c.refused()
+	case errors.Is(err, network.ErrNoAnswer):
+		c.count(true, synHeader)
 	}
 	s.unbind(network.TCP, port, c)
 	return nil, err
@@ -386,17 +442,39 @@ func (g *Segment) bridge(ctx context.Context, to network.Endpoint, c *conn) erro
 	return nil
 }
 
-// accept gives a connection to the listener of the port that it is for.
-func (s *Stack) accept(c *conn) error {
+// connect gives c the connection that somebody outside makes of it.
+func (c *conn) connect(o network.Outside) error {
+	inner, err := o.Connect(c.flow.Local, c.flow.Remote)
+	if err != nil {
+		return err
+	}
+	if !c.begin(inner) {
+		inner.Close()
+		return network.ErrDown
+	}
+	return nil
+}
+
+// listener is who takes connections to an address, if there is room for one more. s.mu is held.
+func (s *Stack) listener(at netip.AddrPort) *listener {
+	l, _ := s.bound[bind{network.TCP, at.Port()}].(*listener)
+	if l == nil || l.at.IsValid() && !l.at.IsUnspecified() && l.at != at.Addr() || l.at.IsValid() && l.at.Is4() != at.Addr().Is4() || len(l.queue) == cap(l.queue) {
+		return nil
+	}
+	return l
+}
+
+// accept gives a connection to the listener of the port that it is for, and its other end to begin.
+func (s *Stack) accept(from, to netip.AddrPort, begin func(net.Conn) bool) error {
 	s.mu.Lock()
-	l, _ := s.bound[bind{network.TCP, c.flow.Remote.Port()}].(*listener)
-	if l == nil || l.at.IsValid() && !l.at.IsUnspecified() && l.at != c.flow.Remote.Addr() || l.at.IsValid() && l.at.Is4() != c.flow.Remote.Addr().Is4() || len(l.queue) == cap(l.queue) {
+	l := s.listener(to)
+	if l == nil {
 		s.mu.Unlock()
 		return network.ErrRefused
 	}
-	mine := &conn{stack: s, accepted: true, flow: network.Flow{Local: c.flow.Remote, Remote: c.flow.Local, Protocol: network.TCP}}
-	a, b := pipe(c.flow.Local, c.flow.Remote)
-	if !c.begin(a) {
+	mine := &conn{stack: s, accepted: true, flow: network.Flow{Local: to, Remote: from, Protocol: network.TCP}}
+	a, b := pipe(from, to)
+	if !begin(a) {
 		s.mu.Unlock()
 		return network.ErrDown
 	}

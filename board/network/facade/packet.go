@@ -191,6 +191,12 @@ func (g *Segment) carry(sender *Stack, from, to netip.AddrPort, b []byte) {
 		}
 	case peer != nil:
 		peer.deliver(from, to, b, true)
+	case len(all) == 0:
+		if o := sender.beyond(to.Addr()); o != nil {
+			if reply := o.Datagram(from, to, b); reply != nil {
+				sender.deliver(to, from, reply, true)
+			}
+		}
 	}
 	for _, s := range all {
 		if s != sender {

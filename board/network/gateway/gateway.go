@@ -2,7 +2,7 @@
 // router advertisements, knows names and the time, answers multicast DNS, and is the bridge to the
 // platform: addresses on the switch whose connections go on to ports of this machine's loopback.
 //
-// It routes nothing else: a board cannot leave the switch.
+// It routes nothing else: a board cannot leave the switch, unless the gateway is given a world to stand for (Config.Outside).
 package gateway
 
 import (
@@ -39,6 +39,7 @@ type Config struct {
 	Now      func() time.Time        // of the time server: time.Now
 	Announce time.Duration           // between router advertisements: 10 s
 	Bridges  []Bridge
+	Outside  network.Outside // the world behind it; nil: it routes nothing
 }
 
 // Bridge leads from an address on the switch to one on this machine.
@@ -104,7 +105,7 @@ func Open(ctx context.Context, cfg Config) (*Gateway, error) {
 		}
 	}
 	g.host, err = netstack.Open(netstack.Config{
-		Switch: cfg.Switch, Link: cfg.Link, MAC: cfg.MAC, Seed: cfg.Seed, Router: true, Addresses: addresses, Buffer: 64 << 10,
+		Switch: cfg.Switch, Link: cfg.Link, MAC: cfg.MAC, Seed: cfg.Seed, Router: true, Addresses: addresses, Buffer: 64 << 10, Outside: cfg.Outside,
 		Watch: func(frame []byte, sent bool) {
 			if !sent && service.Solicits(frame) {
 				select {
@@ -426,6 +427,11 @@ func (g *Gateway) Host() *netstack.Host { return g.host }
 
 // Refused counts what a bridge had no place for.
 func (g *Gateway) Refused() uint64 { return g.refused.Load() }
+
+// Call makes a connection from somebody outside to a board.
+func (g *Gateway) Call(ctx context.Context, from, to netip.AddrPort) (net.Conn, error) {
+	return g.host.Call(ctx, from, to)
+}
 
 // Close ends all of it and waits. It returns why a service had ended before.
 func (g *Gateway) Close() error {

@@ -19,6 +19,7 @@ type card struct {
 	mac      tcpip.LinkAddress
 	port     *lan.Port
 	watch    func(frame []byte, sent bool)
+	drop     func(frame []byte) bool // of what came: nil: nothing
 	observer network.Observer
 	out      sync.Mutex // of the observer's sending side: the stack sends from many goroutines
 
@@ -111,6 +112,9 @@ func (c *card) receive(frame []byte) {
 			(*f)(payload, eth.SourceAddress())
 			return
 		}
+	}
+	if c.drop != nil && c.drop(frame) {
+		return
 	}
 	d := c.above.Load()
 	if d == nil {

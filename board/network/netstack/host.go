@@ -51,6 +51,8 @@ type Config struct {
 
 	// Router makes it one that announces instead of listening to announcements.
 	Router bool
+	// Outside is the world for which the host stands as their router; nil: it is itself only.
+	Outside network.Outside
 	// Watch is told of every frame that the card sends or takes, before anybody else is. It may keep
 	// nothing of it and must not wait; nil: nobody watches.
 	Watch func(frame []byte, sent bool)
@@ -83,7 +85,10 @@ type Host struct {
 	changed chan struct{} // closed when settings change
 }
 
-var _ network.Stack = (*Host)(nil)
+var (
+	_ network.Stack = (*Host)(nil)
+	_ network.Raw   = (*Host)(nil)
+)
 
 // Open plugs a host into its switch. It must be closed.
 func Open(cfg Config) (*Host, error) {
@@ -109,7 +114,7 @@ func Open(cfg Config) (*Host, error) {
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(six), arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		RandSource:         &source{src: rand.NewPCG(cfg.Seed, 1)},
-		HandleLocal:        true,
+		HandleLocal:        cfg.Outside == nil, // who stands for everybody would talk to itself only
 	})
 	if err := h.setUp(); err != nil {
 		h.Close()
@@ -167,6 +172,11 @@ func (h *Host) setUp() error {
 	h.route(netip.PrefixFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 32), netip.Addr{})
 	for _, r := range h.cfg.Routers {
 		h.route(everything(r), r)
+	}
+	if h.cfg.Outside != nil {
+		if err := h.standFor(h.cfg.Outside); err != nil {
+			return fmt.Errorf("the outside: %w", err)
+		}
 	}
 	if !four && !h.cfg.Router {
 		h.askDHCP()
