@@ -143,8 +143,8 @@ func (p *plan) attack(f *Fleet, s *stream, day int) {
 		inside := at(netip.AddrFrom4([4]byte{192, 168, p.house[0], 20}), 445)
 		for t := begin; t < min(begin+1800, dayLong-10); t += seconds {
 			asked, said := 4000+20000*r.Float64(), 9000+90000*r.Float64()
-			add(talk{at: t, proto: "TCP", local: 4455, remote: intruder, in: asked, out: said})
-			add(talk{at: t, proto: "TCP", local: 51000, remote: inside, in: said * (0.98 + 0.02*r.Float64()), out: asked * (0.98 + 0.02*r.Float64())})
+			add(talk{at: t, proto: "TCP", local: 4455, remote: intruder, in: asked, out: said, inbound: true, goes: true})
+			add(talk{at: t, proto: "TCP", local: 51000, remote: inside, goes: true, in: said * (0.98 + 0.02*r.Float64()), out: asked * (0.98 + 0.02*r.Float64())})
 		}
 	case Payload:
 		if first {

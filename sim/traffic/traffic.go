@@ -235,6 +235,8 @@ type talk struct {
 	local     uint16
 	remote    netip.AddrPort
 	in, out   float64 // IP payload
+	inbound   bool    // the remote began
+	goes      bool    // the same conversation goes on in another talk
 	label     Attack
 }
 
