@@ -16,7 +16,7 @@ import (
 
 // connected hears of every session, beside the detector of listed addresses.
 func (s *security) connected(id iot.ID, remote string) {
-	if k, found := s.door.Connected(id, remote, time.Now()); found {
+	if k, found := s.door.Connected(id, remote, s.now()); found {
 		s.sentry.Knocked(k)
 	}
 }
@@ -26,7 +26,7 @@ func (s *security) refused(id, remote string) {
 	if iot.ValidateID("deviceId", id) != nil {
 		return
 	}
-	for _, k := range s.door.Refused(id, remote, time.Now()) {
+	for _, k := range s.door.Refused(id, remote, s.now()) {
 		s.sentry.Knocked(k)
 	}
 }

@@ -79,6 +79,10 @@ type Config struct {
 	Throttle throttle.Config // limits, unless the operator sets others
 	SignIn   SignIn
 
+	// Clock is the one of hub and Defender: when devices connect, what they send is enqueued, and what of it is old. Certificates, tokens of
+	// programs and the server's own work follow the machine's. nil: time.Now.
+	Clock func() time.Time
+
 	// StaticRSA also offers 0x003C to devices, for firmware that knows nothing else (rtos §1.6).
 	StaticRSA bool
 	// FaultInjection lets devices ask for misbehaviour (hub-device §11); for tests of SDKs.
@@ -103,6 +107,9 @@ const (
 // Run starts a server, and ends when ctx does: devices are drained first, then
 // what they sent is written, then the stores close.
 func Run(ctx context.Context, cfg Config) error {
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
 	ports, err := listen(&cfg)
 	if err != nil {
 		return err
@@ -263,7 +270,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	}
 
 	n.interest = new(event.Interest)
-	events := &event.Maker{Hub: n.cfg.Hostname, Interest: n.interest, Now: time.Now}
+	events := &event.Maker{Hub: n.cfg.Hostname, Interest: n.interest, Now: n.cfg.Clock}
 	reg, err := registry.New(registry.Config{Store: n.State, Created: events.Created, Deleted: events.Deleted})
 	if err != nil {
 		return err
@@ -287,6 +294,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 		return err
 	}
 	hubConfig := hub.Config{
+		Now:      n.cfg.Clock,
 		Mask:     n.security.privacy.Mask,
 		Seen:     n.posture.links.Seen,
 		Activity: n.security.tally, Rejected: n.security.rejected,
@@ -321,7 +329,7 @@ func (n *Node) assemble(ctx context.Context, ports *listeners) error {
 	if err := n.newIntel(ctx); err != nil {
 		return err
 	}
-	n.detector, err = defender.New(defender.Config{Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.reported,
+	n.detector, err = defender.New(defender.Config{Now: n.cfg.Clock, Log: n.facts, Intel: n.intel.Current, Alerts: n.State, Groups: n.security.groups.Compiled, Members: n.State.SecurityGroups, Active: n.security.active, Reported: n.reported,
 		Host:      host.New(host.Config{List: func() host.List { return n.intel.Current() }, Previous: defender.Previous(n.State)}),
 		Behaviour: n.security.behaviour, Learned: n.State, AlertAge: time.Duration(n.cfg.AlertDays) * 24 * time.Hour, Logger: n.log, Registerer: n.metrics})
 	if err != nil {

@@ -28,10 +28,11 @@ type security struct {
 	behaviour *behaviour.Engine
 	door      *behaviour.Door
 	detectors *detectors
+	now       func() time.Time
 }
 
 func newSecurity(ctx context.Context, n *Node) (*security, error) {
-	s := &security{tally: new(activity.Tally), behaviour: behaviour.NewEngine(behaviour.Config{}), door: behaviour.NewDoor()}
+	s := &security{tally: new(activity.Tally), behaviour: behaviour.NewEngine(behaviour.Config{}), door: behaviour.NewDoor(), now: n.cfg.Clock}
 	s.detectors = newDetectors(n, s)
 	s.tally.Want() // nothing, before the rules are known
 	key, err := n.State.InitSetting(ctx, "defender/pseudonyms", secret.Random(keySize).Reveal())
@@ -80,7 +81,7 @@ func (s *security) rejected(c iot.Credentials, why hub.Rejection) {
 		facts["certificateSubject"] = leaf.Subject.String()
 		facts["certificateNotAfter"] = leaf.NotAfter.UTC().Format(time.RFC3339)
 	}
-	s.sentry.Seen(r.kind, c.ID, "", fmt.Sprintf(r.text, c.ID), facts, time.Now())
+	s.sentry.Seen(r.kind, c.ID, "", fmt.Sprintf(r.text, c.ID), facts, s.now())
 }
 
 // certificateChanged is api.Config.CertificateChanged.
@@ -98,7 +99,7 @@ func (s *security) certificateChanged(_ context.Context, name, remote string, de
 	if failure != nil {
 		facts["failure"] = failure.Error()
 	}
-	s.sentry.Seen(kind, iot.ID{}, name, fmt.Sprintf(text, name), facts, time.Now())
+	s.sentry.Seen(kind, iot.ID{}, name, fmt.Sprintf(text, name), facts, s.now())
 }
 
 // diagnosticsChanged is api.Config.DiagnosticsChanged.
@@ -107,5 +108,5 @@ func (s *security) diagnosticsChanged(_ context.Context, name, remote string, de
 	if deleted {
 		kind, text = alert.DiagnosticSettingUnset, "What is told of this hub to others was changed: the %s was deleted."
 	}
-	s.sentry.Seen(kind, iot.ID{}, name, fmt.Sprintf(text, name), map[string]string{"setting": name, "remoteAddress": remote}, time.Now())
+	s.sentry.Seen(kind, iot.ID{}, name, fmt.Sprintf(text, name), map[string]string{"setting": name, "remoteAddress": remote}, s.now())
 }

@@ -50,7 +50,7 @@ func (s *security) notProvisioned(c dps.Credentials, device string, why dps.Reje
 	if device != "" {
 		text = fmt.Sprintf(r.text, device)
 	}
-	s.sentry.Seen(r.kind, iot.ID{Device: device}, provisioningIndicator, text, facts, time.Now())
+	s.sentry.Seen(r.kind, iot.ID{Device: device}, provisioningIndicator, text, facts, s.now())
 }
 
 // provisioningIndicator keeps alerts about registrations apart from those about connections.

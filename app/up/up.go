@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/vauban-iot/vauban/access/signin"
 	"github.com/vauban-iot/vauban/app/node"
@@ -43,8 +44,10 @@ type Config struct {
 	FaultInjection bool
 	// StaticRSA also offers TLS_RSA_WITH_AES_128_CBC_SHA256 (0x003C) to devices, for firmware that knows nothing else.
 	StaticRSA bool
-	Version   string
-	Logger    *slog.Logger
+	// Clock is the one by which devices are judged, for virtual time; nil: the machine's.
+	Clock   func() time.Time
+	Version string
+	Logger  *slog.Logger
 	// Ready hears of the connection data once every listener answers.
 	Ready func(Connection) error
 	// Notice tells the operator something that is no error, such as another port than usual.
@@ -74,7 +77,7 @@ func Run(ctx context.Context, cfg Config) error {
 			return diskbus.Open(diskbus.Config{Dir: in("bus"), Handle: handle, Logger: cfg.Logger})
 		},
 		SignIn:         node.SignIn{Registration: signin.FromLoopback}, // a laptop; servers invite
-		FaultInjection: cfg.FaultInjection, StaticRSA: cfg.StaticRSA,
+		FaultInjection: cfg.FaultInjection, StaticRSA: cfg.StaticRSA, Clock: cfg.Clock,
 		Version: cfg.Version, Logger: cfg.Logger, Ready: cfg.Ready, Notice: cfg.Notice,
 	}
 	if cfg.Demo {
