@@ -38,6 +38,7 @@ type boardFlags struct {
 	key, groupKey, cert, certKey          string
 	network, speed, profile, trace, epoch string
 	duration, interval                    time.Duration
+	security                              bool
 	seed                                  uint64
 }
 
@@ -85,6 +86,7 @@ report is printed and the exit code is 3.`,
 	f.DurationVar(&b.duration, "duration", 0, "how long it runs, by its own clock; 0: until it is interrupted")
 	f.DurationVar(&b.interval, "interval", quickstart.DefaultInterval, "between messages, until the twin says otherwise")
 	f.StringVar(&b.epoch, "epoch", "", "the world's `time` when it begins, as 2031-02-03T04:05:06Z (default: now; with --speed max, so that it ends now)")
+	f.BoolVar(&b.security, "security", false, "run the security module, too: what the board's network card saw is told to Defender")
 	f.Uint64Var(&b.seed, "seed", 1, "of all that is random on the board")
 	f.StringVar(&b.trace, "trace", "", "`file` for what the kernel did since the last reset, in TraceX's format")
 	c.MarkFlagsMutuallyExclusive("connection-string", "id-scope")
@@ -114,7 +116,7 @@ report is printed and the exit code is 3.`,
 
 // config checks the flags and finds the services.
 func (b *boardFlags) config(c *cobra.Command) (desk.Config, error) {
-	cfg := desk.Config{Seed: b.seed, Time: b.duration, Packets: b.network == "netstack", Fast: b.speed == "max", Trace: b.trace != ""}
+	cfg := desk.Config{Seed: b.seed, Time: b.duration, Packets: b.network == "netstack", Fast: b.speed == "max", Trace: b.trace != "", Security: b.security}
 	profile, err := secure.ParseProfile(b.profile)
 	switch {
 	case err != nil:

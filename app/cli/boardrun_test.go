@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/app/apptest"
+	"github.com/vauban-iot/vauban/board/firmware/quickstart"
+	"github.com/vauban-iot/vauban/rtos"
 	"github.com/vauban-iot/vauban/rtos/trace"
 	"github.com/vauban-iot/vauban/sdk/provisioning"
 )
@@ -178,6 +180,58 @@ func TestBoardRun_RealTime(t *testing.T) {
 				t.Errorf("at its end it says:\n%s", text[max(0, len(text)-300):])
 			}
 		})
+	}
+}
+
+func TestBoardRun_Crash(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	for _, asJSON := range []bool{false, true} {
+		var out, errs bytes.Buffer
+		c := boardRun()
+		c.SetIn(strings.NewReader(""))
+		c.SetOut(&out)
+		c.SetContext(t.Context())
+		b := boardFlags{data: v.Dir, device: "lamp", network: "facade", speed: "max", duration: time.Minute, interval: 10 * time.Second, trace: filepath.Join(t.TempDir(), "crash.trx")}
+		cfg, err := b.config(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Firmware.Define = func(k *rtos.Kernel, _ *quickstart.Device) {
+			k.CreateThread(new(rtos.Thread), rtos.ThreadConfig{Name: "App", Stack: k.Reserve(1024), Priority: 12, Start: rtos.AutoStart, Entry: func(uint32) {
+				k.Sleep(500)
+				panic("the app is broken")
+			}})
+		}
+		err = b.run(c, cfg, &terminal{w: &out, json: asJSON, name: cfg.Name})
+		if code := Code(err, &errs); code != exitFound || !strings.Contains(errs.String(), "the app is broken") {
+			t.Errorf("%d: %s", code, errs.String())
+		}
+		if !asJSON {
+			if text := out.String(); !strings.Contains(text, "thread App, stack ") || !strings.Contains(text, "Azure IoT Client") || !strings.Contains(text, "lamp ran for 5.") {
+				t.Errorf("it says:\n%s", text)
+			}
+			continue
+		}
+		crash := struct {
+			Event  string
+			Report struct{ Thread, Value string }
+		}{}
+		for text := range strings.Lines(out.String()) {
+			if strings.Contains(text, `"event":"crash"`) {
+				if err := json.Unmarshal([]byte(text), &crash); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if crash.Report.Thread != "App" || crash.Report.Value != "the app is broken" {
+			t.Errorf("the report is %+v in\n%s", crash, out.String())
+		}
+		if data, err := os.ReadFile(b.trace); err != nil {
+			t.Error(err)
+		} else if _, err := trace.Parse(data); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -3,8 +3,11 @@ package desk_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/vauban-iot/vauban/app/desk"
 	"github.com/vauban-iot/vauban/board"
 	"github.com/vauban-iot/vauban/board/firmware/quickstart"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/rtos"
 	"github.com/vauban-iot/vauban/rtos/trace"
 )
@@ -99,6 +103,74 @@ func TestBoard_Crash(t *testing.T) {
 	if _, err := trace.Parse(b.Trace()); err != nil {
 		t.Errorf("the trace of a board that crashed: %v", err)
 	}
+}
+
+// What the board's card saw is with Defender, also over a reset.
+func TestBoard_Security(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	cfg := config(v, "lamp")
+	cfg.Security = true
+	sent := 0
+	var console bytes.Buffer
+	cfg.Console = func(p []byte) { console.Write(p) }
+	var b *desk.Board
+	cfg.Firmware.Event = func(e quickstart.Event) {
+		if e.Kind == quickstart.Sent {
+			if sent++; sent == 10 {
+				b.Reset()
+			}
+		}
+	}
+	b, err := desk.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(console.String(), "the module is active"); n != 2 {
+		t.Errorf("the module became active %d times:\n%s", n, console.String())
+	}
+	// Defender reads the log at its own pace.
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		names := securityEvents(t, v, "lamp")
+		if names["Heartbeat"] >= 3 && names["SystemInformation"] >= 3 && names["NetworkActivity"] >= 10 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("Defender knows of %v", names)
+		}
+	}
+}
+
+// securityEvents counts what Defender has of a device, by name.
+func securityEvents(t *testing.T, v *apptest.Vauban, id string) map[string]int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+v.Address(v.Ports.HTTPS)+"/api/security-events?limit=1000&device="+id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+v.API.Token)
+	res, err := v.HTTP().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var page struct{ Events []record.Row }
+	body, err := io.ReadAll(res.Body)
+	if err == nil {
+		err = json.Unmarshal(body, &page)
+	}
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", res.Status, body, err)
+	}
+	names := map[string]int{}
+	for _, e := range page.Events {
+		names[e.Name]++
+	}
+	return names
 }
 
 func TestBoard_ResetAndCable(t *testing.T) {

@@ -70,7 +70,10 @@ type Firmware struct {
 	cfg      Config
 	board    *stm32l475.Board
 	caller   *firmware.Caller
+	device   *Device
 	backoffs uint64 // waits after failures, over all resets
+	hub, id  string // as whom it was connected last
+	run      *run   // since the last reset
 }
 
 // New checks cfg. The result's Image is to be loaded into the board.
@@ -90,7 +93,8 @@ func New(cfg Config) (*Firmware, error) {
 	if cfg.Context == nil {
 		cfg.Context = context.Background()
 	}
-	f := &Firmware{cfg: cfg, board: cfg.Board, caller: firmware.New(cfg.Context, cfg.Board.Board)}
+	f := &Firmware{device: &Device{}, cfg: cfg, board: cfg.Board, caller: firmware.New(cfg.Context, cfg.Board.Board)}
+	f.device.firmware = f
 	if cfg.ConnectionString != "" {
 		if _, err := device.New(f.client(cfg.ConnectionString)); err != nil {
 			return nil, fmt.Errorf("quickstart: %w", err)
@@ -153,6 +157,7 @@ func (f *Firmware) Image() (board.Firmware, error) {
 // define creates what runs after a reset.
 func (f *Firmware) define(k *rtos.Kernel) {
 	r := &run{Firmware: f, k: k, interval: f.cfg.Interval}
+	f.run = r
 	r.backoff = firmware.Backoff{Least: 3 * time.Second, Most: 10 * time.Minute, Jitter: 0.6, Seed: chance.Seed(f.board.Config().Seed, "back-off") + f.backoffs}
 	firmware.Must(k.CreateEventFlags(&r.events, "nx_client"))
 	r.inbox = firmware.NewInbox[push](k, "incoming", maxIncoming)
@@ -172,6 +177,6 @@ func (f *Firmware) define(k *rtos.Kernel) {
 		firmware.Must(k.CreateThread(t.thread, rtos.ThreadConfig{Name: t.name, Entry: t.entry, Stack: k.Reserve(t.stack), Priority: t.priority, Start: rtos.AutoStart}))
 	}
 	if f.cfg.Define != nil {
-		f.cfg.Define(k, &Device{r})
+		f.cfg.Define(k, f.device)
 	}
 }

@@ -224,6 +224,7 @@ func (r *run) connect() error {
 	r.printf("Connecting to the hub\n\tHub: %s\n\tDevice id: %s\n\tModel id: %s\n", hub, id, Model)
 	var s *device.Session
 	defer func() { // also when the board is reset
+		r.session = nil
 		line.Cut()
 		if s != nil {
 			s.Close()
@@ -242,6 +243,7 @@ func (r *run) connect() error {
 	r.printf("SUCCESS: connected to the hub\n\n")
 	r.tell(Event{Kind: Connected, Text: hub + "/" + id})
 	r.session, r.reason = s, nil
+	r.hub, r.id = hub, id
 	r.begin()
 	r.wait(evLost)
 	firmware.Must(r.timer.Deactivate())
