@@ -65,7 +65,7 @@ func (b *Board) Account() Budget { return b.account(b.firmware, b.Kernel()) }
 
 func (b *Board) account(f Firmware, k *rtos.Kernel) Budget {
 	p := &b.cfg.Profile
-	g := Budget{Size: p.Flash, KernelOf: p.KernelFlash}
+	g := Budget{Size: p.Flash, KernelOf: p.KernelFlash, Flash: make([]Item, 0, len(f.Parts)), Banks: make([]Bank, 0, len(p.RAM))}
 	problem := func(format string, args ...any) { g.Problems = append(g.Problems, fmt.Sprintf(format, args...)) }
 	for _, m := range p.RAM {
 		g.Banks = append(g.Banks, Bank{Memory: m})
@@ -94,6 +94,7 @@ func (b *Board) account(f Firmware, k *rtos.Kernel) Budget {
 		g.RAM = append(g.RAM, b.recorder.items(k)...)
 	}
 	biggest := func(x, y Item) int { return cmp.Or(cmp.Compare(y.Bytes, x.Bytes), cmp.Compare(x.Name, y.Name)) }
+	g.Flash, g.RAM = slices.Clip(g.Flash), slices.Clip(slices.Clone(g.RAM)) // boards keep it
 	slices.SortStableFunc(g.Flash, biggest)
 	slices.SortStableFunc(g.RAM, biggest)
 	for _, fixed := range []bool{true, false} { // what has its place comes first

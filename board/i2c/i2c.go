@@ -34,7 +34,7 @@ type Fault func(address uint8, now time.Duration) error
 type Bus struct {
 	cpu     Processor
 	hz      uint32
-	devices [128]Device
+	devices []attached // few: a table of all addresses would be most of a board
 	fault   Fault
 	stuck   bool
 	count   Count
@@ -58,10 +58,26 @@ func (b *Bus) Attach(address uint8, d Device) error {
 	if address < 0x08 || address > 0x77 {
 		return fmt.Errorf("i2c: address %#02x: devices have addresses from 0x08 to 0x77", address)
 	}
-	if b.devices[address] != nil {
+	if b.at(address) != nil {
 		return fmt.Errorf("i2c: there is a device at address %#02x already", address)
 	}
-	b.devices[address] = d
+	b.devices = append(b.devices, attached{address, d})
+	return nil
+}
+
+// attached is a device at its address.
+type attached struct {
+	address uint8
+	device  Device
+}
+
+// at is the device at an address; nil: there is none.
+func (b *Bus) at(address uint8) Device {
+	for _, x := range b.devices {
+		if x.address == address {
+			return x.device
+		}
+	}
 	return nil
 }
 
@@ -96,10 +112,7 @@ func (b *Bus) Transfer(address uint8, out, in []byte) error {
 			return err
 		}
 	}
-	var d Device
-	if int(address) < len(b.devices) {
-		d = b.devices[address]
-	}
+	d := b.at(address)
 	if d == nil {
 		b.count.Refused++
 		b.cpu.Busy(b.bits(11))

@@ -16,6 +16,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/vauban-iot/vauban/board"
@@ -134,19 +136,21 @@ func (f *Firmware) registration() device.Registration {
 }
 
 // Parts are what the firmware takes besides the stacks and objects that it creates. The sizes of ThreadX and NetX Duo are the published
-// ones, those of the application are estimates.
-func Parts() ([]board.Part, error) {
+// ones, those of the application are estimates. All boards share them: who adds one appends to it.
+func Parts() ([]board.Part, error) { return parts() }
+
+var parts = sync.OnceValues(func() ([]board.Part, error) {
 	parts, err := board.Published("threadx", "threadx-queue", "threadx-event-flags", "threadx-semaphore", "threadx-mutex", "netx-ip", "netx-tcp", "netx-udp",
 		"netx-icmp", "netx-arp", "netx-dhcp", "netx-dns", "netx-sntp", "netx-mqtt", "netx-tls")
-	return append(parts,
+	return slices.Clip(append(parts,
 		board.Part{Name: "crypto", Flash: 40 << 10, RAM: 8 << 10},
 		board.Part{Name: "certificates", Flash: 4 << 10},
 		board.Part{Name: "azure_iot", Flash: 48 << 10, RAM: 10 << 10},
 		board.Part{Name: "packet pool", RAM: 20 * 1200}, // 20 packets of what the Wi-Fi module takes
 		board.Part{Name: "board support", Flash: 32 << 10, RAM: 4 << 10},
 		board.Part{Name: "application", Flash: 12 << 10, RAM: 2 << 10},
-	), err
-}
+	)), err
+})
 
 // Image is what is to be loaded into the board.
 func (f *Firmware) Image() (board.Firmware, error) {
