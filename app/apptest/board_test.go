@@ -7,48 +7,37 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/vauban-iot/vauban/app/apptest"
 	"github.com/vauban-iot/vauban/board"
+	"github.com/vauban-iot/vauban/board/firmware/quickstart"
 	"github.com/vauban-iot/vauban/board/firmware/security"
 	"github.com/vauban-iot/vauban/board/network/facade"
+	"github.com/vauban-iot/vauban/board/network/service"
 	"github.com/vauban-iot/vauban/board/stm32l475"
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/rtos"
 	"github.com/vauban-iot/vauban/sdk/device"
+	"github.com/vauban-iot/vauban/sim/infection"
+	"github.com/vauban-iot/vauban/sim/traffic"
 )
 
-// guarded is a virtual board with a security module, in virtual time, connected to a Vauban over its own network.
+// guarded is a virtual board with the getting-started firmware, its security module and an infection, in virtual time.
 type guarded struct {
 	*stm32l475.Board
-	stack  *facade.Stack
 	module *security.Module
-
-	client *device.Client
-	up     atomic.Bool
-	id     string
 }
 
-func (g *guarded) Identity() (hub, id string, connected bool) {
-	hub, id, _ = g.client.ID()
-	return hub, id, g.up.Load()
-}
+var badHost = netip.MustParseAddr("203.0.113.5")
 
-func (g *guarded) Send(m device.Message) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	return g.client.Send(ctx, m)
-}
-
-// guard makes a board whose run ends now, after d. attack defines what else runs on it.
-func guard(t *testing.T, v *apptest.Vauban, seg *facade.Segment, id string, d time.Duration, attack func(g *guarded, k *rtos.Kernel)) *guarded {
+// guard makes a board whose clock, after d, is that of the machine.
+func guard(t *testing.T, v *apptest.Vauban, id string, d time.Duration, attack traffic.Attack) *guarded {
 	t.Helper()
-	g := &guarded{id: id}
-	hub := netip.MustParseAddrPort("10.0.0.2:8883")
+	g := &guarded{}
 	var err error
 	check := func() {
 		if err != nil {
@@ -56,107 +45,123 @@ func guard(t *testing.T, v *apptest.Vauban, seg *facade.Segment, id string, d ti
 			t.Fatal(err)
 		}
 	}
-	g.stack, err = seg.Attach(facade.Config{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.1.1/16")}})
-	check()
-	t.Cleanup(func() { g.stack.Close() })
 	g.Board, err = stm32l475.New(stm32l475.Config{Board: board.Config{Name: id, Seed: 5, Epoch: time.Now().Add(-d)}})
 	check()
-	t.Cleanup(g.Close)
-	identity := v.Device(id)
-	up := make(chan struct{}, 1)
-	g.client, err = device.New(device.Config{
-		ConnectionString: fmt.Sprintf("HostName=%s;DeviceId=%s;SharedAccessKey=%s", v.Hub.Hostname, id, identity.Authentication.SymmetricKey.PrimaryKey),
-		TLS:              v.TLS(), Dial: g.stack.Dial, Address: hub.String(), KeepAlive: time.Minute,
-		State: func(err error) {
-			g.up.Store(err == nil)
-			if err == nil {
-				up <- struct{}{}
+	seg, zone := facade.New(), service.NewZone()
+	router, platform := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	err = zone.Add(v.Hub.Hostname, platform)
+	check()
+	seg.Answer(netip.AddrPortFrom(router, 53), zone.Answer)
+	seg.Answer(netip.AddrPortFrom(router, 123), service.Clock{Now: g.Time}.Answer)
+	err = seg.Bridge("tcp", netip.AddrPortFrom(platform, 8883), func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", v.Address(v.Ports.MQTT))
+	})
+	check()
+	world := infection.NewWorld(seg.Call)
+	seg.Outside(world)
+	stack, err := seg.Attach(facade.Config{
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.1.1/16")}, Routers: []netip.Addr{router}, NameServers: []netip.Addr{router}, TimeServers: []netip.Addr{router},
+	})
+	check()
+	t.Cleanup(func() { g.Close(); stack.Close() })
+
+	key := v.Device(id).Authentication.SymmetricKey.PrimaryKey
+	identity := device.Config{ConnectionString: fmt.Sprintf("HostName=%s;DeviceId=%s;SharedAccessKey=%s", v.Hub.Hostname, id, key), TLS: v.TLS()}
+	malware, err := infection.New(infection.Config{
+		Attack: attack, Seed: 5, Masters: []netip.Addr{badHost}, Onset: time.Minute, Stack: stack, World: world, Uptime: g.Uptime,
+		Hub: &infection.Hub{Device: func() (device.Config, bool) { return identity, true }, Dial: infection.Loopback(v.Address(v.Ports.MQTT))},
+	})
+	check()
+	fw, err := quickstart.New(quickstart.Config{
+		Board: g.Board, Network: stack, Context: t.Context(), Roots: v.Roots, ConnectionString: identity.ConnectionString,
+		Define: func(k *rtos.Kernel, d *quickstart.Device) {
+			if err := malware.Define(k, d.Await); err != nil {
+				panic(err)
 			}
 		},
 	})
 	check()
-	run, stop := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); g.client.Run(run) }()
-	t.Cleanup(func() { stop(); <-done })
-	select {
-	case <-up:
-	case <-time.After(20 * time.Second):
-		t.Fatal("the board does not connect")
-	}
-	g.module, err = security.New(security.Config{
-		Stack: g.stack, Clients: []security.Client{g}, Random: g.RNG, Now: func() (time.Time, bool) { return g.Time(), true },
-	})
+	g.module, err = fw.Secure(security.Intervals{})
 	check()
-	err = g.Load(board.Firmware{Name: "app", Version: "1", Parts: []board.Part{security.Part()}, Define: func(k *rtos.Kernel) {
-		if err := g.module.Define(k); err != nil {
-			panic(err)
-		}
-		attack(g, k)
-	}})
+	image, err := fw.Image()
+	check()
+	err = g.Load(image)
 	check()
 	err = g.PowerOn()
 	check()
 	return g
 }
 
-// segment is the network of boards, with the way to a Vauban.
-func segment(t *testing.T, v *apptest.Vauban) *facade.Segment {
+// until plays a board on until an alert of a type is there, for d at most.
+func (g *guarded) until(t *testing.T, v *apptest.Vauban, d time.Duration, kind string) alert.Alert {
 	t.Helper()
-	seg := facade.New()
-	if err := seg.Bridge("tcp", netip.MustParseAddrPort("10.0.0.2:8883"), func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", v.Address(v.Ports.MQTT))
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return seg
-}
-
-// list puts an address on the operator's own list.
-func list(t *testing.T, v *apptest.Vauban, lines string) {
-	t.Helper()
-	if err := os.WriteFile(filepath.Join(v.Dir, "intel", "mine.txt"), []byte(lines), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// What a virtual board's security module saw at its network card is an alert, when it was a listed address; what it says of the board is
-// kept as that of a board on a desk.
-func TestVauban_GuardedBoard(t *testing.T) {
-	t.Parallel()
-	v := apptest.Start(t)
-	list(t, v, "203.0.113.5\n")
-	g := guard(t, v, segment(t, v), "lamp-1", 10*time.Minute, func(g *guarded, k *rtos.Kernel) {
-		k.CreateThread(new(rtos.Thread), rtos.ThreadConfig{Name: "main", Stack: k.Reserve(1024), Priority: 10, Start: rtos.AutoStart, Entry: func(uint32) {
-			c, err := g.stack.Dial(t.Context(), "udp", "203.0.113.5:4444")
-			if err != nil {
-				panic(err)
-			}
-			for {
-				c.Write(make([]byte, 100))
-				k.Sleep(1000)
-			}
-		}})
-	})
-	// Lists are read within a second; until then nothing is found.
-	eventually(t, "the alert", func() bool {
-		if g.Uptime() < 9*time.Minute {
-			if err := g.RunFor(20 * time.Second); err != nil {
+	var a *alert.Alert
+	eventually(t, kind, func() bool {
+		if g.Uptime() < d {
+			if err := g.RunFor(10 * time.Second); err != nil {
 				t.Fatal(err)
 			}
 		}
-		return len(alertsOf(t, v, "device=lamp-1")) > 0
+		for _, x := range alertsOf(t, v, "") {
+			if x.Type == kind {
+				a = &x
+			}
+		}
+		return a != nil
 	})
-	a := alertsOf(t, v, "device=lamp-1")[0]
-	if a.Type != alert.TiConnection || a.Status != alert.Open {
-		t.Errorf("%+v", a)
+	return *a
+}
+
+// What a virtual board's security module saw at its network card raises alerts: a scan, and the listed address that commands it. What it says of the board is
+// kept as that of a board on a desk.
+func TestVauban_InfectedBoard(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	if err := os.WriteFile(filepath.Join(v.Dir, "intel", "mine.txt"), []byte(badHost.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	const most = 30 * time.Minute
+	g := guard(t, v, "lamp-1", most, traffic.Mirai)
+	g.until(t, v, most, alert.TiConnection)
+	g.until(t, v, most, "IoT_NetworkScan")
 	var events struct{ Events []record.Row }
 	operate(t, v, "GET", "/api/security-events?device=lamp-1&name=SystemInformation", "", &events)
 	if len(events.Events) == 0 || string(events.Events[0].Details) != `{"os_info":"Azure RTOS 6.3"}` || events.Events[0].AgentVersion != security.Version {
 		t.Errorf("of the board: %+v", events.Events)
 	}
-	if s := g.module.Statistics(); s.State != security.Active || s.Refused+s.Lost+s.Full != 0 {
-		t.Errorf("%+v", s)
+	if s := g.module.Statistics(); s.State != security.Active || s.Lost > 0 || s.Full == 0 {
+		t.Errorf("%+v; want an active module whose cache was too small", s)
 	}
+}
+
+// Somebody else uses the board's key from another place, and the hub sees the same identity in two places in turns.
+func TestVauban_StolenKey(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	const most = time.Hour
+	g := guard(t, v, "lamp-1", most, traffic.StolenKey)
+	g.until(t, v, most, "IoT_IdentityInTwoPlaces")
+}
+
+// Keys are guessed at the hub's door.
+func TestVauban_CredentialStuffing(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	const most = time.Hour
+	guard(t, v, "lamp-1", most, traffic.Stuffing).until(t, v, most, "IoT_CredentialStuffing")
+}
+
+// On the command line a board has a module when it is asked for.
+func TestVauban_BoardRunSecurity(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	out := must(t, v, "board", "run", "--speed", "max", "--duration", "5m", "--device", "lamp-1", "--security")
+	if !strings.Contains(out, "[security] the module is active") {
+		t.Errorf("the console says nothing of it:\n%s", out)
+	}
+	eventually(t, "its events", func() bool {
+		var events struct{ Events []record.Row }
+		operate(t, v, "GET", "/api/security-events?device=lamp-1&name=Heartbeat", "", &events)
+		return len(events.Events) >= 3
+	})
 }

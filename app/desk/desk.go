@@ -42,7 +42,7 @@ type Config struct {
 	Epoch   time.Time     // the world's time at the beginning; zero: such that a fast board ends at the present, and others begin there
 
 	Firmware quickstart.Config // without Board, Network, Context
-	Security bool              // the security module runs, too
+	Security bool              // with the security module
 
 	Console func(text []byte) // what the board writes; the slice is the board's
 	LED     func(on bool)     // LED2 changed
@@ -120,33 +120,18 @@ func (b *Board) open(ctx context.Context) (err error) {
 	}
 	f := b.cfg.Firmware
 	f.Board, f.Network, f.Context = b.hw, b.stack, ctx
-	var module *security.Module
-	if b.cfg.Security {
-		also := f.Define
-		f.Define = func(k *rtos.Kernel, d *quickstart.Device) {
-			if err := module.Define(k); err != nil {
-				panic(err)
-			}
-			if also != nil {
-				also(k, d)
-			}
-		}
-	}
 	fw, err := quickstart.New(f)
 	if err != nil {
 		return err
 	}
+	if b.cfg.Security {
+		if _, err := fw.Secure(security.Intervals{}); err != nil {
+			return err
+		}
+	}
 	image, err := fw.Image()
 	if err != nil {
 		return err
-	}
-	if b.cfg.Security {
-		d := fw.Device()
-		module, err = security.New(security.Config{Stack: b.stack, Clients: []security.Client{d}, Now: d.Now, Random: b.hw.RNG, Console: b.hw.Console})
-		if err != nil {
-			return err
-		}
-		image.Parts = append(image.Parts, security.Part())
 	}
 	if b.cfg.Trace {
 		define := image.Define

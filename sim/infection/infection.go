@@ -52,9 +52,8 @@ type Statistics struct {
 
 // Infection is a board's.
 type Infection struct {
-	cfg    Config
-	script *traffic.Script
-	stats  Statistics
+	cfg   Config
+	stats Statistics
 }
 
 // New prepares an infection. It reports what is wrong with cfg.

@@ -73,9 +73,10 @@ type Firmware struct {
 	board    *stm32l475.Board
 	caller   *firmware.Caller
 	device   *Device
-	backoffs uint64 // waits after failures, over all resets
-	hub, id  string // as whom it was connected last
-	run      *run   // since the last reset
+	backoffs uint64       // waits after failures, over all resets
+	hub, id  string       // as whom it was connected last
+	run      *run         // since the last reset
+	parts    []board.Part // beside Parts
 }
 
 // New checks cfg. The result's Image is to be loaded into the board.
@@ -155,7 +156,7 @@ var parts = sync.OnceValues(func() ([]board.Part, error) {
 // Image is what is to be loaded into the board.
 func (f *Firmware) Image() (board.Firmware, error) {
 	parts, err := Parts()
-	return board.Firmware{Name: Name, Version: Version, Parts: parts, Define: f.define}, err
+	return board.Firmware{Name: Name, Version: Version, Parts: append(parts, f.parts...), Define: f.define}, err
 }
 
 // define creates what runs after a reset.

@@ -77,13 +77,13 @@ func (o *outside) drop(frame []byte) bool {
 		if o.mine(to) {
 			return false
 		}
-		if o.world.Echo(to) {
+		if !ip.More() && ip.FragmentOffset() == 0 && o.world.Echo(to) {
 			o.echo4(frame)
 		}
 		return true
 	case header.IPv6ProtocolNumber:
 		ip := header.IPv6(b)
-		if !ip.IsValid(len(b)) || ip.TransportProtocol() != header.ICMPv6ProtocolNumber || len(ip.Payload()) < header.ICMPv6MinimumSize {
+		if !ip.IsValid(len(b)) || ip.NextHeader() != uint8(header.ICMPv6ProtocolNumber) || len(ip.Payload()) < header.ICMPv6MinimumSize {
 			return false
 		}
 		switch m := header.ICMPv6(ip.Payload()); m.Type() {
@@ -173,8 +173,11 @@ func (o *outside) connect(r *tcp.ForwarderRequest) {
 	stop := context.AfterFunc(o.ctx, func() { c.Close(); inner.Close() })
 	defer stop()
 	var wg sync.WaitGroup
-	wg.Go(func() { io.Copy(inner, c); inner.Close() })
-	io.Copy(c, inner)
+	wg.Go(func() {
+		_, _ = io.Copy(inner, c) // whatever ends it, it is over
+		inner.Close()
+	})
+	_, _ = io.Copy(c, inner)
 	c.Close()
 	wg.Wait()
 }
