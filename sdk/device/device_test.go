@@ -396,6 +396,17 @@ func TestProvision(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a wait of its own", func(t *testing.T) {
+		t.Parallel()
+		r := base
+		r.ID, r.GroupKey = "lamp-3", groupKey
+		var asked []time.Duration
+		r.Wait = func(d time.Duration) time.Duration { asked = append(asked, d); return 20 * time.Millisecond }
+		a, err := device.Provision(t.Context(), r)
+		if err != nil || a.DeviceID != "lamp-3" || len(asked) == 0 || asked[0] < time.Second {
+			t.Errorf("got %s, %v, after waits of %v", a.DeviceID, err, asked)
+		}
+	})
 	t.Run("unknown", func(t *testing.T) {
 		t.Parallel()
 		r := base

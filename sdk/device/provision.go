@@ -31,6 +31,10 @@ type Registration struct {
 
 	Payload json.RawMessage // for whoever allocates; an object, may be empty
 
+	// Wait is told how long the service wants the device to wait before it asks again, and gives how long it waits: a device in another time
+	// than this machine's may know better. nil: as long as it is told.
+	Wait func(time.Duration) time.Duration
+
 	TLS       *tls.Config // as in Config
 	Address   string
 	WebSocket bool
@@ -213,6 +217,9 @@ func register(ctx context.Context, conn *conn, r *Registration) (Assignment, err
 			return Assignment{}, e
 		}
 		wait := min(max(time.Duration(a.retryAfter)*time.Second, time.Second), maxRetryAfter)
+		if r.Wait != nil {
+			wait = r.Wait(wait)
+		}
 		select {
 		case <-time.After(wait):
 		case <-conn.done:

@@ -133,6 +133,14 @@ func (f *Firmware) tls() *tls.Config {
 func (f *Firmware) registration() device.Registration {
 	r := f.cfg.Registration
 	r.TLS, r.Dial, r.Payload = f.tls(), f.cfg.Network.Dial, json.RawMessage(`{"modelId":"`+Model+`"}`)
+	if !f.board.Config().RealTime {
+		// The service's seconds are not the board's, whose clock stands still meanwhile: it asks early, then less and less.
+		soon := 25 * time.Millisecond
+		r.Wait = func(asked time.Duration) time.Duration {
+			soon *= 2
+			return min(soon, asked)
+		}
+	}
 	return r
 }
 
