@@ -1,6 +1,7 @@
 package quickstart_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -232,9 +233,43 @@ func reported(t *testing.T, v *apptest.Vauban, id, name string) string {
 	return string(twin.Properties.Reported[name])
 }
 
+// follow shows telemetry as the platform's people see it.
+func follow(t *testing.T, v *apptest.Vauban) (next func() (system map[string]string, body string)) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+v.Address(v.Ports.HTTPS)+"/api/messages", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+v.API.Token)
+	res, err := v.HTTP().Do(req)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("the messages: %v, %v", res, err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	lines := bufio.NewScanner(res.Body)
+	return func() (map[string]string, string) {
+		for lines.Scan() {
+			var m struct {
+				System map[string]string `json:"systemProperties"`
+				Body   json.RawMessage
+			}
+			if len(lines.Bytes()) == 0 {
+				continue // keeps the connection alive
+			}
+			if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
+				t.Fatalf("%s: %v", lines.Text(), err)
+			}
+			return m.System, string(m.Body)
+		}
+		t.Fatalf("the messages end: %v", lines.Err())
+		return nil, ""
+	}
+}
+
 func TestFirmware_FromBootToTelemetry(t *testing.T) {
 	t.Parallel()
 	v := apptest.Start(t)
+	next := follow(t, v)
 	r := virtual(t, v, board.Config{Seed: 1, Epoch: time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)}, nil, withString(connectionString(v, "lamp")))
 	r.runFor(t, time.Minute)
 	sent := r.of(quickstart.Sent)
@@ -263,6 +298,13 @@ func TestFirmware_FromBootToTelemetry(t *testing.T) {
 			if z := doc["accelerometerZ"]; z < 900 || z > 1100 || z != float64(int(z)) {
 				t.Errorf("acceleration on a table is %v: it goes out in whole thousandths of g", z)
 			}
+		}
+	}
+	for i := range sent {
+		system, body := next()
+		created, err := time.Parse(time.RFC3339, system["iothub-creation-time-utc"])
+		if at := r.Config().Epoch.Add(time.Duration(i+1) * 10 * time.Second); body != sent[i].Text || err != nil || created.Before(at) || created.After(at.Add(10*time.Second)) {
+			t.Errorf("message %d is %s with %v, %v; it was sent by a board whose clock was after %v", i, body, system, err, at)
 		}
 	}
 	for _, text := range []string{
@@ -687,6 +729,7 @@ func TestFirmware_RealTime(t *testing.T) {
 	t.Parallel()
 	v := apptest.Start(t)
 	enroll(t, v, nil)
+	next := follow(t, v)
 	sw := lan.New(lan.Config{Seed: 1})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -722,6 +765,9 @@ func TestFirmware_RealTime(t *testing.T) {
 		}
 	})
 	r.eventually(t, "telemetry", r.sees(quickstart.Sent, 2))
+	if system, _ := next(); system["iothub-creation-time-utc"] != "" {
+		t.Errorf("in real time a message says when it was made: %v", system)
+	}
 	res, err := v.Service().InvokeMethod(t.Context(), "lamp-1", "setLedState", json.RawMessage("true"), 30*time.Second, 0)
 	if err != nil || res.Status != 200 {
 		t.Errorf("setLedState: %+v, %v", res, err)
