@@ -85,11 +85,11 @@ func segment(t *testing.T, v *apptest.Vauban, now func() time.Time, over func(ne
 }
 
 // hardware is a board on no network yet.
-func hardware(t *testing.T, v *apptest.Vauban, cfg board.Config) *rig {
+func hardware(t *testing.T, v *apptest.Vauban, cfg board.Config, drift float64) *rig {
 	t.Helper()
 	r := &rig{v: v}
 	cfg.Name = fmt.Sprint("board-", cfg.Seed)
-	hw, err := stm32l475.New(stm32l475.Config{Board: cfg, Console: func(p []byte) { r.console = append(r.console, p...) }})
+	hw, err := stm32l475.New(stm32l475.Config{Board: cfg, DriftPPM: drift, Console: func(p []byte) { r.console = append(r.console, p...) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,13 @@ func (r *rig) load(t *testing.T, change func(*quickstart.Config)) *rig {
 // virtual is a board in virtual time.
 func virtual(t *testing.T, v *apptest.Vauban, cfg board.Config, over func(net.Conn) net.Conn, change func(*quickstart.Config)) *rig {
 	t.Helper()
-	r := hardware(t, v, cfg)
+	return drifting(t, v, cfg, 0, over, change)
+}
+
+// drifting is one whose clock is fast by so many millionths.
+func drifting(t *testing.T, v *apptest.Vauban, cfg board.Config, ppm float64, over func(net.Conn) net.Conn, change func(*quickstart.Config)) *rig {
+	t.Helper()
+	r := hardware(t, v, cfg, ppm)
 	var err error
 	r.stack, err = segment(t, v, r.Time, over).Attach(facade.Config{
 		Addresses: []netip.Prefix{subnet}, Routers: []netip.Addr{router}, NameServers: []netip.Addr{router}, TimeServers: []netip.Addr{router}, Seed: cfg.Seed,
@@ -322,6 +328,21 @@ func TestFirmware_FromBootToTelemetry(t *testing.T) {
 	} {
 		if got := reported(t, v, "lamp", name); got != want {
 			t.Errorf("reported %s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+// A clock that drifts is set again and again.
+func TestFirmware_Clock(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	r := drifting(t, v, board.Config{Seed: 1}, 500, nil, func(c *quickstart.Config) {
+		c.ConnectionString, c.Interval = connectionString(v, "lamp"), time.Hour
+	})
+	for hour := range 6 {
+		r.runFor(t, time.Hour)
+		if off := r.RTC.Time().Sub(r.Time()); off < -100*time.Millisecond || off > 2*time.Second {
+			t.Errorf("after %d hours the clock is off by %v", hour+1, off)
 		}
 	}
 }
@@ -745,7 +766,7 @@ func TestFirmware_RealTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { gw.Close() })
-	r := hardware(t, v, board.Config{Seed: 1, RealTime: true})
+	r := hardware(t, v, board.Config{Seed: 1, RealTime: true}, 0)
 	if r.stack, err = netstack.Open(netstack.Config{Switch: sw, MAC: lan.Address(7), Name: "lamp-1", Seed: 7}); err != nil {
 		t.Fatal(err)
 	}

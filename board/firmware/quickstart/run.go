@@ -60,6 +60,7 @@ type run struct {
 	reason   error // why a session is to end that has not ended by itself
 
 	interval time.Duration
+	clockDue time.Duration // of the board's uptime
 	led      bool
 	sensors  struct {
 		climate  driver.HTS221
@@ -120,16 +121,32 @@ func (r *run) ip(uint32) {
 	}
 }
 
-// watch waits until the network is to be looked at again. In real time it looks at the cable meanwhile, as a driver is told of it: TCP would take
-// minutes to notice. A facade ends connections itself.
+// clockEvery is how often the time is asked for once it is known: crystals drift.
+const clockEvery = time.Hour
+
+// watch waits until the network is to be looked at again, and meanwhile keeps the clock right. In real time it looks at the cable, too, as a
+// driver is told of it: TCP would take minutes to notice. A facade ends connections itself.
 func (r *run) watch() {
-	every := rtos.WaitForever
-	if r.board.Config().RealTime {
-		every = firmware.Ticks(r.k, time.Second)
+	if r.clockDue == 0 {
+		r.clockDue = r.board.Uptime() + clockEvery
 	}
-	for got := uint32(0); r.events.Get(evRenew, rtos.OrClear, &got, every) != rtos.Success; {
+	for {
+		wait := r.clockDue - r.board.Uptime()
+		if r.board.Config().RealTime {
+			wait = min(wait, time.Second)
+		}
+		got := uint32(0)
+		if r.events.Get(evRenew, rtos.OrClear, &got, firmware.Ticks(r.k, wait)) == rtos.Success {
+			return
+		}
 		if r.session != nil && !r.cfg.Network.Up() {
 			r.lose(network.ErrDown)
+		}
+		if servers := r.cfg.Network.Settings().TimeServers; r.board.Uptime() >= r.clockDue && r.board.RTC.Valid() && len(servers) != 0 {
+			if t, err := r.askTime(servers[0]); err == nil {
+				r.board.RTC.Set(t)
+			}
+			r.clockDue = r.board.Uptime() + clockEvery
 		}
 	}
 }
