@@ -94,7 +94,7 @@ type Board struct {
 	base    rtos.Cycles // the board's time when the present kernel started
 	wake    rtos.Cycles // when the next one starts
 	crash   *CrashReport
-	budget  Budget
+	started started
 
 	stimuli []stimulus
 	order   uint64
@@ -248,12 +248,13 @@ func (b *Board) boot() error {
 		b.shut()
 		return err
 	}
-	b.budget = b.account(b.firmware, k)
-	if len(b.budget.Problems) != 0 {
+	b.started = started{b.firmware, b.recorder.items(k)}
+	budget := b.Budget()
+	if len(budget.Problems) != 0 {
 		b.shut()
-		return &BudgetError{Board: b.cfg.Name, Firmware: b.firmware.Name, Budget: b.budget}
+		return &BudgetError{Board: b.cfg.Name, Firmware: b.firmware.Name, Budget: budget}
 	}
-	k.LimitMemory(k.Reserved() + b.budget.free())
+	k.LimitMemory(k.Reserved() + budget.free())
 	if b.cfg.Events < 0 {
 		k.SetTracer(b.cfg.Tracer)
 	}

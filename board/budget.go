@@ -58,12 +58,25 @@ func (e *BudgetError) Error() string {
 }
 
 // Budget is that of the firmware as it was started last.
-func (b *Board) Budget() Budget { return b.budget }
+func (b *Board) Budget() Budget { return b.account(b.started.firmware, b.started.items) }
+
+// started is what the firmware that was started last took for its objects then. The tables are made when somebody asks: fleets have many boards.
+type started struct {
+	firmware Firmware
+	items    []Item
+}
 
 // Account is the budget at this moment, with what the firmware created since its start.
-func (b *Board) Account() Budget { return b.account(b.firmware, b.Kernel()) }
+func (b *Board) Account() Budget {
+	var items []Item
+	if k := b.Kernel(); k != nil {
+		items = b.recorder.items(k)
+	}
+	return b.account(b.firmware, items)
+}
 
-func (b *Board) account(f Firmware, k *rtos.Kernel) Budget {
+// account adds up what a firmware takes, and its objects.
+func (b *Board) account(f Firmware, objects []Item) Budget {
 	p := &b.cfg.Profile
 	g := Budget{Size: p.Flash, KernelOf: p.KernelFlash, Flash: make([]Item, 0, len(f.Parts)), Banks: make([]Bank, 0, len(p.RAM))}
 	problem := func(format string, args ...any) { g.Problems = append(g.Problems, fmt.Sprintf(format, args...)) }
@@ -90,9 +103,7 @@ func (b *Board) account(f Firmware, k *rtos.Kernel) Budget {
 		problem("the kernel's parts take %d bytes of flash, of which %d are theirs", kernel, p.KernelFlash)
 	}
 	g.Used, g.Kernel = clamp(used), clamp(kernel)
-	if k != nil {
-		g.RAM = append(g.RAM, b.recorder.items(k)...)
-	}
+	g.RAM = append(g.RAM, objects...)
 	biggest := func(x, y Item) int { return cmp.Or(cmp.Compare(y.Bytes, x.Bytes), cmp.Compare(x.Name, y.Name)) }
 	g.Flash, g.RAM = slices.Clip(g.Flash), slices.Clip(slices.Clone(g.RAM)) // boards keep it
 	slices.SortStableFunc(g.Flash, biggest)
@@ -149,7 +160,7 @@ func (r *recorder) items(k *rtos.Kernel) []Item {
 	words := map[rtos.ObjectKind]string{
 		rtos.KindThread: "stack", rtos.KindQueue: "queue", rtos.KindBlockPool: "block pool", rtos.KindBytePool: "byte pool",
 	}
-	var items []Item
+	items := make([]Item, 0, len(r.objects)+2)
 	sum := uint32(0)
 	for i, o := range r.objects {
 		if o.size == 0 || o.start == 0 || r.pooled(i) {

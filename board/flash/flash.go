@@ -100,7 +100,7 @@ func New(g Geometry, seed uint64, cpu Processor) (*Chip, error) {
 	if err := g.check(); err != nil {
 		return nil, err
 	}
-	return &Chip{g: g, seed: seed, cpu: cpu, pages: make(map[uint32]*page)}, nil
+	return &Chip{g: g, seed: seed, cpu: cpu}, nil
 }
 
 // Geometry describes the chip.
@@ -224,6 +224,9 @@ func (c *Chip) page(n uint32) *page {
 		p = &page{data: make([]byte, c.g.Page)}
 		for i := range p.data {
 			p.data[i] = 0xFF
+		}
+		if c.pages == nil {
+			c.pages = make(map[uint32]*page)
 		}
 		c.pages[n] = p
 	}

@@ -94,7 +94,7 @@ const maxWatchers = 32
 type GPIO struct {
 	board    *board.Board
 	pins     [pins]pin
-	lines    [16]line
+	lines    *[16]line // nil until the firmware wants an interrupt
 	watchers []watcher
 }
 
@@ -117,7 +117,7 @@ func newGPIO(b *board.Board) *GPIO {
 }
 
 func (g *GPIO) reset() {
-	clear(g.lines[:])
+	g.lines = nil
 	for i := range g.pins {
 		p := &g.pins[i]
 		p.mode, p.pull, p.out = Analog, NoPull, false
@@ -172,6 +172,9 @@ func (g *GPIO) settle(n Pin) {
 			w.f(now)
 		}
 	}
+	if g.lines == nil {
+		return
+	}
 	l := &g.lines[n%16]
 	edge := Falling
 	if now {
@@ -203,6 +206,9 @@ func (g *GPIO) Read(p Pin) bool { return p < pins && g.pins[p].mode != Analog &&
 func (g *GPIO) Interrupt(p Pin, edges Edge, isr func()) error {
 	if !p.exists() || g.pins[p].mode != Input {
 		return fmt.Errorf("gpio: %v is not an input: Configure it first", p)
+	}
+	if g.lines == nil {
+		g.lines = new([16]line)
 	}
 	l := &g.lines[p%16]
 	if l.isr != nil && l.pin != p {
