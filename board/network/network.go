@@ -92,5 +92,5 @@ type Outside interface {
 	// Datagram is what a datagram is answered with; nil: nothing. It may keep nothing of data.
 	Datagram(from, to netip.AddrPort, data []byte) []byte
 	// Echo tells whether somebody answers a ping.
-	Echo(to netip.Addr) bool
+	Echo(from, to netip.Addr) bool
 }

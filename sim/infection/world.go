@@ -87,7 +87,7 @@ func (w *World) Datagram(_, to netip.AddrPort, data []byte) []byte {
 }
 
 // Echo implements network.Outside.
-func (w *World) Echo(to netip.Addr) bool {
+func (w *World) Echo(_, to netip.Addr) bool {
 	x := w.find(network.ICMP, netip.AddrPortFrom(to, 0))
 	return x != nil && x.answers
 }

@@ -31,20 +31,23 @@ import (
 // Dialer makes a connection to whom an address of the segment stands for.
 type Dialer func(ctx context.Context) (net.Conn, error)
 
+// Answerer is a service behind a UDP port; nil: no answer.
+type Answerer func(from netip.Addr, query []byte) []byte
+
 // Segment is the network that boards share. Its methods may be called by any goroutine.
 type Segment struct {
 	mu      sync.Mutex
 	hosts   map[netip.Addr]*Stack
 	order   []*Stack // as attached: broadcasts ask no map
 	bridges map[network.Endpoint]Dialer
-	answers map[netip.AddrPort]func(query []byte) []byte
+	answers map[netip.AddrPort]Answerer
 	served  map[netip.Addr]bool // addresses of bridges and answers
 	outside network.Outside     // nil: the segment is all there is
 }
 
 // New makes a segment with nobody on it.
 func New() *Segment {
-	return &Segment{hosts: map[netip.Addr]*Stack{}, bridges: map[network.Endpoint]Dialer{}, answers: map[netip.AddrPort]func([]byte) []byte{}, served: map[netip.Addr]bool{}}
+	return &Segment{hosts: map[netip.Addr]*Stack{}, bridges: map[network.Endpoint]Dialer{}, answers: map[netip.AddrPort]Answerer{}, served: map[netip.Addr]bool{}}
 }
 
 // Bridge lets dial make the connections to an address. nw is tcp or udp; connections of udp must keep datagrams apart.
@@ -61,6 +64,11 @@ func (g *Segment) Bridge(nw string, at netip.AddrPort, dial Dialer) error {
 
 // Answer puts a service behind a UDP port: answer is called with each datagram, and what it gives goes back at once. nil: nothing does.
 func (g *Segment) Answer(at netip.AddrPort, answer func(query []byte) []byte) {
+	g.AnswerEach(at, func(_ netip.Addr, query []byte) []byte { return answer(query) })
+}
+
+// AnswerEach is Answer for a service that answers each board differently.
+func (g *Segment) AnswerEach(at netip.AddrPort, answer Answerer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.answers[at], g.served[at.Addr()] = answer, true
@@ -332,7 +340,7 @@ func (s *Stack) Ping(ctx context.Context, to netip.Addr) (time.Duration, error) 
 	}
 	f := network.Flow{Local: netip.AddrPortFrom(from, 0), Remote: netip.AddrPortFrom(to, 0), Protocol: network.ICMP}
 	s.flows.Add(f, true, network.EchoSize)
-	if o != nil && !o.Echo(to) {
+	if o != nil && !o.Echo(from, to) {
 		return 0, fmt.Errorf("ping %s: %w", to, network.ErrNoAnswer)
 	}
 	s.flows.Add(f, false, network.EchoSize)

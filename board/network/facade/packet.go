@@ -186,7 +186,7 @@ func (g *Segment) carry(sender *Stack, from, to netip.AddrPort, b []byte) {
 	g.mu.Unlock()
 	switch {
 	case answer != nil:
-		if reply := answer(b); reply != nil {
+		if reply := answer(from.Addr(), b); reply != nil {
 			sender.deliver(to, from, reply, true)
 		}
 	case peer != nil:

@@ -42,7 +42,7 @@ func (w far) Datagram(_, to netip.AddrPort, data []byte) []byte {
 	return append([]byte("got "), data...)
 }
 
-func (w far) Echo(to netip.Addr) bool { return w.answers(to) }
+func (w far) Echo(_, to netip.Addr) bool { return w.answers(to) }
 
 // A board's router leads to the rest of the world on both kinds of network, and its security module sees the same of it: who answers, who refuses and who is
 // silent; segments of a program's own making; and somebody outside who calls the board.

@@ -77,7 +77,7 @@ func (o *outside) drop(frame []byte) bool {
 		if o.mine(to) {
 			return false
 		}
-		if !ip.More() && ip.FragmentOffset() == 0 && o.world.Echo(to) {
+		if !ip.More() && ip.FragmentOffset() == 0 && o.world.Echo(netipAddr(ip.SourceAddress()), to) {
 			o.echo4(frame)
 		}
 		return true
@@ -94,7 +94,7 @@ func (o *outside) drop(frame []byte) bool {
 			if o.mine(to) {
 				return false
 			}
-			if o.world.Echo(to) {
+			if o.world.Echo(netipAddr(ip.SourceAddress()), to) {
 				o.echo6(frame)
 			}
 			return true

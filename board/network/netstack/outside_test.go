@@ -15,7 +15,7 @@ type everybody struct{}
 
 func (everybody) Connect(_, _ netip.AddrPort) (net.Conn, error)    { return nil, network.ErrNoAnswer }
 func (everybody) Datagram(_, _ netip.AddrPort, data []byte) []byte { return data }
-func (everybody) Echo(netip.Addr) bool                             { return true }
+func (everybody) Echo(_, _ netip.Addr) bool                        { return true }
 
 // Whatever comes over the cable, a host that stands for others lives, and answers with frames that are whole.
 func FuzzOutside(f *testing.F) {
