@@ -33,6 +33,8 @@ import (
 type Caller struct {
 	board *board.Board
 	ctx   context.Context
+	// Delay is what the n-th call takes besides in virtual time, such as by the way to the platform; nil: nothing.
+	Delay func(n uint64) time.Duration
 	seed  uint64
 	calls uint64 // since the board was made: each has a latency of its own
 
@@ -57,7 +59,7 @@ const maxSeats = 64
 // Await calls call for the thread that runs, and returns what it returns. Only threads may. call must end soon once its context
 // does, and may use nothing of the kernel. A panic in it is one of the thread.
 //
-// In virtual time half to one and a half of typical pass after call has returned.
+// In virtual time half to one and a half of typical pass after call has returned, and what Delay says.
 func (c *Caller) Await(typical time.Duration, call func(ctx context.Context) error) error {
 	k := c.board.Kernel()
 	if k == nil || k.Current() == nil || k.SystemState() != 0 {
@@ -77,7 +79,11 @@ func (c *Caller) Await(typical time.Duration, call func(ctx context.Context) err
 
 func (c *Caller) latency(typical time.Duration) time.Duration {
 	c.calls++
-	return typical/2 + time.Duration(chance.Unit(c.seed, c.calls)*float64(typical))
+	d := typical/2 + time.Duration(chance.Unit(c.seed, c.calls)*float64(typical))
+	if c.Delay != nil {
+		d += c.Delay(c.calls)
+	}
+	return d
 }
 
 // seat is the one of the present thread.

@@ -41,8 +41,12 @@ func (r *run) changed(ctx context.Context, e device.TwinEvent) {
 	}
 }
 
-// ended tells the board that a session is over. It is called by a goroutine of the session.
+// ended tells the board that a session is over. It is called by a goroutine of the session. In virtual time the next request fails
+// instead: when the goroutine hears of the end is a matter of the machine.
 func (r *run) ended(session uint64, l *line) {
+	if !r.board.Config().RealTime {
+		return
+	}
 	for r.k.Post(func() { r.over(session) }) != nil && !l.cut.Load() { // as many interrupts wait as the kernel takes
 		time.Sleep(time.Millisecond)
 	}

@@ -61,6 +61,9 @@ type Config struct {
 
 	Interval time.Duration // between messages, in whole seconds, until the twin says otherwise; zero: DefaultInterval
 
+	// Delay is what each request takes besides in virtual time (firmware.Caller); nil: nothing.
+	Delay func(n uint64) time.Duration
+
 	// Define creates what else runs on the board, after each reset, when the firmware has created what is its own; nil: nothing.
 	Define func(k *rtos.Kernel, d *Device)
 	// Event is told what the firmware does, by the board's goroutine: it may call neither the board nor the kernel. nil: nobody.
@@ -98,6 +101,7 @@ func New(cfg Config) (*Firmware, error) {
 	}
 	f := &Firmware{device: &Device{}, cfg: cfg, board: cfg.Board, caller: firmware.New(cfg.Context, cfg.Board.Board)}
 	f.device.firmware = f
+	f.caller.Delay = cfg.Delay
 	if cfg.ConnectionString != "" {
 		if _, err := device.New(f.client(cfg.ConnectionString)); err != nil {
 			return nil, fmt.Errorf("quickstart: %w", err)
@@ -135,7 +139,7 @@ func (f *Firmware) registration() device.Registration {
 	r.TLS, r.Dial, r.Payload = f.tls(), f.cfg.Network.Dial, json.RawMessage(`{"modelId":"`+Model+`"}`)
 	if !f.board.Config().RealTime {
 		// The service's seconds are not the board's, whose clock stands still meanwhile: it asks early, then less and less.
-		soon := 25 * time.Millisecond
+		soon := time.Millisecond / 2
 		r.Wait = func(asked time.Duration) time.Duration {
 			soon *= 2
 			return min(soon, asked)

@@ -159,8 +159,20 @@ func (r *run) lose(why error) {
 	r.set(evLost)
 }
 
-// main is the thread that starts everything, and keeps the connection.
+// main is the thread that starts everything, and keeps the connection. What takes room on the Go stack stands in functions of its own: threads
+// spend most of their time here and in connect, and a fleet has many of them.
 func (r *run) main(uint32) {
+	r.start()
+	for r.clock() != nil {
+	}
+	for {
+		r.again(r.connect())
+		r.set(evRenew)
+		r.wait(evNetwork)
+	}
+}
+
+func (r *run) start() {
 	r.printf("\nVauban getting started %s on %s, last reset: %v\n\n", Version, r.board.Config().Profile.Name, r.board.Reason())
 	r.open()
 	r.printf("Waiting for the network\n")
@@ -168,19 +180,15 @@ func (r *run) main(uint32) {
 	s := r.cfg.Network.Settings()
 	r.printf("\tIP address: %s\n\tRouter: %s\n\tDNS server: %s\nSUCCESS: the network is ready\n\n", list(s.Addresses), list(s.Routers), list(s.NameServers))
 	r.tell(Event{Kind: NetworkReady, Text: list(s.Addresses)})
-	for r.clock() != nil {
+}
+
+// again tells why a connection ended, and waits as long as that asks for.
+func (r *run) again(why error) {
+	if errors.Is(why, device.ErrTokenDue) {
+		r.printf("The token is due: connecting again\n")
+		return
 	}
-	for {
-		err := r.connect()
-		switch {
-		case errors.Is(err, device.ErrTokenDue):
-			r.printf("The token is due: connecting again\n")
-		default:
-			r.failed("the connection", err)
-		}
-		r.set(evRenew)
-		r.wait(evNetwork)
-	}
+	r.failed("the connection", why)
 }
 
 func list[T fmt.Stringer](all []T) string {
@@ -217,38 +225,54 @@ func (r *run) clock() error {
 
 // connect is one connection from its beginning to its end; it returns why it ended.
 func (r *run) connect() error {
+	if err := r.provision(); err != nil {
+		return err
+	}
+	c := &connection{line: line{dial: r.cfg.Network.Dial}}
+	defer r.end(c) // also when the board is reset
+	if err := r.dial(c); err != nil {
+		return err
+	}
+	r.wait(evLost)
+	return r.lost(c)
+}
+
+// connection is one to the hub.
+type connection struct {
+	line    line
+	session *device.Session // nil: it did not come about
+}
+
+func (r *run) end(c *connection) {
+	r.session = nil
+	c.line.Cut()
+	if c.session != nil {
+		c.session.Close()
+	}
+}
+
+// dial makes the connection, and begins what it is for.
+func (r *run) dial(c *connection) error {
 	text := r.cfg.ConnectionString
 	if text == "" {
-		if err := r.provision(); err != nil {
-			return err
-		}
 		text = r.assigned.ConnectionString()
 	}
 	r.sessions++ // from now on the end of an earlier one is none of this one's
 	number := r.sessions
 	var lost uint32
 	_ = r.events.Get(evLost, rtos.OrClear, &lost, rtos.NoWait) // NoEvents: it was not set
-	line := &line{dial: r.cfg.Network.Dial}
 	cfg := r.Firmware.client(text)
-	cfg.Dial = line.Dial
+	cfg.Dial = c.line.Dial
 	cfg.Method, cfg.Twin = r.method, r.changed
-	cfg.State = func(error) { r.ended(number, line) }
-	c, err := device.New(cfg)
+	cfg.State = func(error) { r.ended(number, &c.line) }
+	d, err := device.New(cfg)
 	if err != nil {
 		return err
 	}
-	hub, id, _ := c.ID()
+	hub, id, _ := d.ID()
 	r.printf("Connecting to the hub\n\tHub: %s\n\tDevice id: %s\n\tModel id: %s\n", hub, id, Model)
-	var s *device.Session
-	defer func() { // also when the board is reset
-		r.session = nil
-		line.Cut()
-		if s != nil {
-			s.Close()
-		}
-	}()
 	err = r.await(typicalConnect, requestTime, func(ctx context.Context) (err error) {
-		s, err = c.Connect(ctx)
+		c.session, err = d.Connect(ctx)
 		return err
 	})
 	if err != nil {
@@ -259,17 +283,21 @@ func (r *run) connect() error {
 	}
 	r.printf("SUCCESS: connected to the hub\n\n")
 	r.tell(Event{Kind: Connected, Text: hub + "/" + id})
-	r.session, r.reason = s, nil
+	r.session, r.reason = c.session, nil
 	r.hub, r.id = hub, id
 	r.begin()
-	r.wait(evLost)
+	return nil
+}
+
+// lost ends what a connection was for, and says why it is over.
+func (r *run) lost(c *connection) error {
 	firmware.Must(r.timer.Deactivate())
 	r.session = nil
 	r.printf("The connection is lost\n")
 	if r.reason != nil {
 		return r.reason
 	}
-	return s.Err()
+	return c.session.Err()
 }
 
 // over is the interrupt of a session that ended.
@@ -280,7 +308,7 @@ func (r *run) over(session uint64) {
 }
 
 func (r *run) provision() error {
-	if r.found {
+	if r.found || r.cfg.ConnectionString != "" {
 		return nil
 	}
 	reg := r.registration()
