@@ -43,32 +43,34 @@ name = "lamp"
 func TestParse_RefusesOne(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		`duration = "1h"`:                                                                    "f: board: no boards; add a table [[board]] with a name",
-		small + `count = 20001`:                                                              "f:4: count: 20001 is outside 1 to 20000",
-		small + `model = "ESP32"`:                                                            `f:4: model: unknown word "ESP32" (want "B-L475E-IOT01A")`,
-		small + `tls = "ssl3"`:                                                               `f:4: tls: unknown word "ssl3" (want "modern", "getting-started", "azure-iot")`,
-		small + `telemetry = "1500ms"`:                                                       "f:4: telemetry: 1.5s is no whole number of seconds, and telemetryInterval is one",
-		small + `security = "maybe"`:                                                         `f:4: security: "maybe" is no duration; want a text such as "30s" or "24h"`,
-		small + `subnet = "8.8.8.0/24"`:                                                      "f:4: subnet: 8.8.8.0/24 is not private; boards live in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
-		small + `subnet = "10.9.0.1/24"`:                                                     "f:4: subnet: 10.9.0.1/24 is an address; its subnet is 10.9.0.0/24",
-		small + `subnet = "fd00::/64"`:                                                       `f:4: subnet: "fd00::/64" is no subnet of IPv4; want one such as "10.20.0.0/16"`,
-		small + `drift_ppm = nan`:                                                            "f:4: drift_ppm: NaN is outside 0 to 1000",
-		small + `reboot = "yes"`:                                                             `f:4: reboot: "yes" is neither true nor false`,
-		small + `name2 = "x"`:                                                                "f:4: name2: unknown key; did you mean \"name\"?",
-		small + `link = "lte"`:                                                               `f:4: link: there is no link "lte"; add a table [[link]]`,
-		"board = 5\n" + `duration = "1h"`:                                                    "f:1: board: want tables [[board]]",
-		"board = [5]\n" + `duration = "1h"`:                                                  "f:1: board: want tables [[board]]",
-		"seed = -1\n" + small:                                                                "f:1: seed: -1 is outside 0 to 9007199254740992",
-		"epoch = \"today\"\n" + small:                                                        `f:1: epoch: "today" is no moment; want one such as 2026-03-01T06:00:00Z`,
-		"epoch = 2026-03-01\n" + small:                                                       "f:1: epoch: 2026-03-01 is no moment; want one such as 2026-03-01T06:00:00Z",
-		"time = \"real\"\nspeed = 5\n" + small:                                               "f:2: speed: real time goes at its own speed; leave it out, or set time = \"virtual\"",
-		"time = \"real\"\nepoch = 2026-03-01T06:00:00Z\n" + small:                            "f:2: epoch: in real time it is now; leave it out, or set time = \"virtual\"",
-		"trace = [\"a\", \"a\"]\n" + small:                                                   `f:1: trace: "a" stands there twice`,
-		"trace = [1]\n" + small:                                                              "f:1: trace: 1 is no text; write it in quotes",
-		"window = \"2h\"\n" + small:                                                          "f:1: window: 2h0m0s is outside 100ms to 1m0s",
-		small + "[[board]]\nname = \"b\"\nsubnet = \"10.16.7.0/24\"":                         `f:6: subnet: 10.16.7.0/24 overlaps with 10.16.0.0/16 of "lamp"; each entry has one of its own`,
-		small + "count = 15000\n[[board]]\nname = \"b\"\ncount = 6000":                       "f:7: count: 21000 boards in all; at most 20000",
-		"time = \"real\"\n" + small + "network = \"netstack\"\ncount = 501":                  "f:6: count: 501 boards with a TCP/IP stack each; at most 500: take network = \"facade\"",
+		`duration = "1h"`:                                                   "f: board: no boards; add a table [[board]] with a name",
+		small + `count = 20001`:                                             "f:4: count: 20001 is outside 1 to 20000",
+		small + `model = "ESP32"`:                                           `f:4: model: unknown word "ESP32" (want "B-L475E-IOT01A")`,
+		small + `tls = "ssl3"`:                                              `f:4: tls: unknown word "ssl3" (want "modern", "getting-started", "azure-iot")`,
+		small + `telemetry = "1500ms"`:                                      "f:4: telemetry: 1.5s is no whole number of seconds, and telemetryInterval is one",
+		small + `security = "maybe"`:                                        `f:4: security: "maybe" is no duration; want a text such as "30s" or "24h"`,
+		small + `subnet = "8.8.8.0/24"`:                                     "f:4: subnet: 8.8.8.0/24 is not private; boards live in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+		small + "count = 20\nsubnet = \"10.9.0.0/28\"":                      "f:5: subnet: 20 boards, but 10.9.0.0/28 has only 13 addresses for boards; take a larger subnet, or fewer boards",
+		small + `subnet = "10.9.0.1/24"`:                                    "f:4: subnet: 10.9.0.1/24 is an address; its subnet is 10.9.0.0/24",
+		small + `subnet = "fd00::/64"`:                                      `f:4: subnet: "fd00::/64" is no subnet of IPv4; want one such as "10.20.0.0/16"`,
+		small + `drift_ppm = nan`:                                           "f:4: drift_ppm: NaN is outside 0 to 1000",
+		small + `reboot = "yes"`:                                            `f:4: reboot: "yes" is neither true nor false`,
+		small + `name2 = "x"`:                                               "f:4: name2: unknown key; did you mean \"name\"?",
+		small + `link = "lte"`:                                              `f:4: link: there is no link "lte"; add a table [[link]]`,
+		"board = 5\n" + `duration = "1h"`:                                   "f:1: board: want tables [[board]]",
+		"board = [5]\n" + `duration = "1h"`:                                 "f:1: board: want tables [[board]]",
+		"seed = -1\n" + small:                                               "f:1: seed: -1 is outside 0 to 9007199254740992",
+		"epoch = \"today\"\n" + small:                                       `f:1: epoch: "today" is no moment; want one such as 2026-03-01T06:00:00Z`,
+		"epoch = 2026-03-01\n" + small:                                      "f:1: epoch: 2026-03-01 is no moment; want one such as 2026-03-01T06:00:00Z",
+		"time = \"real\"\nspeed = 5\n" + small:                              "f:2: speed: real time goes at its own speed; leave it out, or set time = \"virtual\"",
+		"time = \"real\"\nepoch = 2026-03-01T06:00:00Z\n" + small:           "f:2: epoch: in real time it is now; leave it out, or set time = \"virtual\"",
+		"trace = [\"a\", \"a\"]\n" + small:                                  `f:1: trace: "a" stands there twice`,
+		"trace = [1]\n" + small:                                             "f:1: trace: 1 is no text; write it in quotes",
+		"window = \"2h\"\n" + small:                                         "f:1: window: 2h0m0s is outside 100ms to 1m0s",
+		small + "[[board]]\nname = \"b\"\nsubnet = \"10.16.7.0/24\"":        `f:6: subnet: 10.16.7.0/24 overlaps with 10.16.0.0/16 of "lamp"; each entry has one of its own`,
+		small + "count = 15000\n[[board]]\nname = \"b\"\ncount = 6000":      "f:7: count: 21000 boards in all; at most 20000",
+		"time = \"real\"\n" + small + "network = \"netstack\"\ncount = 501": "f:6: count: 501 boards with a TCP/IP stack each; at most 500: take network = \"facade\"",
+		"time = \"real\"\n" + small + "network = \"netstack\"\nsubnet = \"10.9.0.0/16\"":     `f:6: subnet: boards with network = "netstack" ask for their addresses (DHCP); leave it out`,
 		small + "[[fault]]\nkind = \"reset\"":                                                "f:4: every: required: how long a board goes without it on average, such as \"12h\"",
 		small + "[[fault]]\nevery = \"1h\"":                                                  `f:4: kind: required: "reset", "brown-out", "flash-wear", "network-loss", "panic"`,
 		small + "[[fault]]\nkind = \"reset\"\nevery = \"1h\"\nlasts = \"1s\"":                "f:7: lasts: network-loss needs it, and no other fault: how long it lasts on average",
@@ -76,11 +78,13 @@ func TestParse_RefusesOne(t *testing.T) {
 		small + "[[fault]]\nkind = \"network-loss\"\nevery = \"1h\"\nlasts = \"2h\"":         "f:7: lasts: 2h0m0s is longer than every, 1h0m0s: the boards would never be connected",
 		small + "count = 20000\n[[fault]]\nkind = \"reset\"\nevery = \"1s\"":                 "f:7: every: about 72000000 faults in 1h0m0s; a run has at most 1000000: give a longer one",
 		small + "[[attack]]\nname = \"mirais\"\ncount = 1":                                   `f:5: name: unknown attack "mirais"; did you mean "mirai"? (there are ` + quoted(attackNames()) + ")",
+		small + "[[attack]]\nname = \"mirai\"\ncount = 1\naddress = \"10.0.0.1\"":            `f:7: address: "10.0.0.1" is no address of the Internet; want one such as "203.0.113.5"`,
 		small + "[[attack]]\nname = \"mirai\"":                                               "f:4: share: want one of share, such as 0.05, and count, the first so many boards of each entry",
 		small + "[[attack]]\nname = \"mirai\"\ncount = 1\nonset = \"30m\"\nspread = \"31m\"": "f:8: spread: the attack would begin up to 1h1m0s after the start, but the run is over after 1h0m0s",
 		small + "[[link]]\nname = \"l\"\nloss = 0.6":                                         "f:6: loss: 0.6 lets no connection come about; at most 0.5 (an outage is outage_every and outage_lasts)",
 		small + "[[link]]\nname = \"l\"\noutage_every = \"1h\"":                              "f:6: outage_every: outages need both, outage_every and outage_lasts",
 		small + strings.Repeat("[[site]]\n", 65):                                             "f:4: site: 65 tables; at most 64",
+		"time = \"real\"\n" + small + "link = \"l\"\n[[link]]\nname = \"l\"\nloss = 0.1":     `f:5: link: "l" is slow or lossy, which a facade is not in real time; set network = "netstack" or time = "virtual"`,
 		strings.Repeat("#", maxFile+1):                                                       fmt.Sprintf("f: %d bytes; a fleet file has at most %d", maxFile+1, maxFile),
 	} {
 		_, err := Parse("f", []byte(text))
@@ -98,7 +102,7 @@ func TestParse_Defaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := f.Boards[0]
-	if f.Name != "fleet" || f.Seed != 1 || f.RealTime || f.Speed != 0 || f.Window != time.Second || b.Count != 1 || b.id(0) != "lamp" || b.Network != Facade ||
+	if f.Name != "fleet" || f.Seed != 1 || f.RealTime || f.Speed != 0 || f.Window != 10*time.Second || b.Count != 1 || b.id(0) != "lamp" || b.Network != Facade ||
 		b.Interval != 10*time.Second || b.Security != 10*time.Second || b.Subnet.String() != "10.16.0.0/16" || b.Reboot {
 		t.Errorf("%+v", f)
 	}
@@ -114,6 +118,26 @@ func TestParse_Defaults(t *testing.T) {
 	}
 	if _, err := Load(filepath.Join(t.TempDir(), "none.toml")); err == nil || !strings.HasPrefix(err.Error(), "there is no fleet file") {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// A link takes its latency twice, up to twice its jitter, and more when something was lost.
+func TestLink(t *testing.T) {
+	t.Parallel()
+	l := Link{Latency: 20 * time.Millisecond, Jitter: 10 * time.Millisecond, Loss: 0.1}
+	clean, lost := 0, 0
+	for n := range uint64(1000) {
+		switch d := l.trip(n); {
+		case d >= 40*time.Millisecond && d <= 60*time.Millisecond:
+			clean++
+		case d >= 240*time.Millisecond && d <= 260*time.Millisecond+retransmit<<attempts:
+			lost++
+		default:
+			t.Errorf("%v", d)
+		}
+	}
+	if lost < 150 || lost > 230 { // 0.19 of them, by seeds that are fixed
+		t.Errorf("%d of %d lost something", lost, clean+lost)
 	}
 }
 
@@ -142,7 +166,7 @@ func FuzzParse(f *testing.F) {
 			return // plans of large fleets take too long for a fuzzer
 		}
 		for _, b := range file.Plan().Boards {
-			if !b.Of.Subnet.Contains(b.Address.Addr()) {
+			if b.Of.Network == Facade && !b.Of.Subnet.Contains(b.Address.Addr()) {
 				t.Fatalf("%s has %s, outside of %s", b.ID, b.Address, b.Of.Subnet)
 			}
 			for i, e := range b.Events {

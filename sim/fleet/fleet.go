@@ -119,6 +119,8 @@ type Attack struct {
 	Count  int      // the first boards of each entry
 	Onset  time.Duration
 	Spread time.Duration // each board begins up to so much later
+	// Address is whom the boards talk to; not valid: their seeds choose.
+	Address netip.Addr
 }
 
 // Bounds of a fleet.
@@ -138,7 +140,7 @@ var Models = []string{stm32l475.Profile().Name}
 // defaults of the file.
 const (
 	defaultInterval = 10 * time.Second
-	defaultWindow   = time.Second
+	defaultWindow   = 10 * time.Second
 	defaultSecurity = 10 * time.Second
 )
 

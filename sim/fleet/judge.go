@@ -28,6 +28,12 @@ func (d *decoder) judge(f *File) {
 			d.complain(at("link", i), "outage_lasts", "%v is longer than outage_every, %v: there would be no connection", l.OutageLasts, l.OutageEvery)
 		}
 	}
+	for i := range f.Boards {
+		b := &f.Boards[i]
+		if l := f.link(b.Link); l != nil && f.RealTime && b.Network == Facade && (l.Latency > 0 || l.Jitter > 0 || l.Loss > 0) {
+			d.complain(at("board", i), "link", "%q is slow or lossy, which a facade is not in real time; set network = \"netstack\" or time = \"virtual\"", l.Name)
+		}
+	}
 	events := 0.0
 	for i := range f.Faults {
 		x := &f.Faults[i]
@@ -78,7 +84,9 @@ func (d *decoder) boards(f *File, at func(string, int) string) {
 	stacks := 0
 	for i := range f.Boards {
 		b, path := &f.Boards[i], at("board", i)
-		if room := addresses(b.Subnet); b.Count > room {
+		if b.Network == Netstack && d.lines[path+".subnet"] > 0 {
+			d.complain(path, "subnet", "boards with network = \"netstack\" ask for their addresses (DHCP); leave it out")
+		} else if room := addresses(b.Subnet); b.Count > room {
 			d.complain(path, "subnet", "%d boards, but %s has only %d addresses for boards; take a larger subnet, or fewer boards", b.Count, b.Subnet, room)
 		}
 		for j := range i {

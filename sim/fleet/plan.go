@@ -19,9 +19,9 @@ type Plan struct {
 // Board is one of a plan.
 type Board struct {
 	ID       string
-	Of       *Boards // the entry that it is of
-	Number   uint64  // no other board of the fleet has it
-	Address  netip.Prefix
+	Of       *Boards      // the entry that it is of
+	Number   uint64       // no other board of the fleet has it
+	Address  netip.Prefix // not valid: the board asks for one
 	Seed     uint64
 	DriftPPM float64 // of its clock
 	Events   []Event // what goes wrong, by time
@@ -39,8 +39,9 @@ type Event struct {
 
 // Onset is when a board begins with an attack.
 type Onset struct {
-	At   time.Duration
-	Name string
+	At      time.Duration
+	Name    string
+	Address netip.Addr // whom the board talks to; not valid: the seed chooses
 }
 
 // Plan expands the file. The same file gives the same plan.
@@ -62,7 +63,9 @@ func (f *File) Plan() *Plan {
 func (f *File) board(of *Boards, entry, i int, outages []Event) Board {
 	b := Board{ID: of.id(i), Of: of, Number: uint64(entry)<<32 | uint64(i)}
 	b.Seed = chance.Seed(f.Seed, "board "+b.ID)
-	b.Address = netip.PrefixFrom(host(of.Subnet, firstHost(of.Subnet)+i), of.Subnet.Bits())
+	if of.Network == Facade {
+		b.Address = netip.PrefixFrom(host(of.Subnet, firstHost(of.Subnet)+i), of.Subnet.Bits())
+	}
 	b.DriftPPM = of.DriftPPM * chance.Signed(chance.Seed(b.Seed, "drift"), 0)
 	b.Events = slices.Clone(outages)
 	tables := map[FaultKind]int{} // of each kind: one more fault of another kind changes nothing
@@ -81,7 +84,7 @@ func (f *File) board(of *Boards, entry, i int, outages []Event) Board {
 			continue
 		}
 		at := a.Onset + time.Duration(chance.Unit(seed, 1)*float64(a.Spread)).Truncate(time.Millisecond)
-		b.Attacks = append(b.Attacks, Onset{at, a.Name})
+		b.Attacks = append(b.Attacks, Onset{at, a.Name, a.Address})
 	}
 	slices.SortStableFunc(b.Attacks, func(a, b Onset) int { return cmp.Compare(a.At, b.At) })
 	return b

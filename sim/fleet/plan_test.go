@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func TestPlan(t *testing.T) {
 	f := parsed(t, plant)
 	p := f.Plan()
 	if d := cmp.Diff(byID(p), byID(parsed(t, plant).Plan()), cmp.Comparer(func(a, b Board) bool {
-		return cmp.Equal(a.Events, b.Events) && a.Address == b.Address && a.Seed == b.Seed
+		return slices.Equal(a.Events, b.Events) && a.Address == b.Address && a.Seed == b.Seed
 	})); d != "" {
 		t.Errorf("the same file gives another plan: %s", d)
 	}
@@ -136,7 +137,7 @@ func TestPlan_OneMore(t *testing.T) {
 	t.Parallel()
 	was := byID(parsed(t, plant).Plan())
 	equal := cmp.Comparer(func(a, b Board) bool {
-		return a.Seed == b.Seed && a.Address == b.Address && a.DriftPPM == b.DriftPPM && cmp.Equal(a.Events, b.Events) && cmp.Equal(a.Attacks, b.Attacks)
+		return a.Seed == b.Seed && a.Address == b.Address && a.DriftPPM == b.DriftPPM && slices.Equal(a.Events, b.Events) && slices.Equal(a.Attacks, b.Attacks)
 	})
 	for name, text := range map[string]string{
 		"a board":  strings.Replace(plant, "count = 40", "count = 41", 1),

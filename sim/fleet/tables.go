@@ -231,6 +231,21 @@ func (t *table) fault() Fault {
 	return x
 }
 
+// address is one of the Internet.
+func (t *table) address(key string, p *netip.Addr) {
+	s := ""
+	n := len(t.d.problems)
+	if t.text(key, &s); len(t.d.problems) > n || s == "" {
+		return
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.IsGlobalUnicast() || a.IsPrivate() {
+		t.complain(key, "%s is no address of the Internet; want one such as \"203.0.113.5\"", show(s))
+		return
+	}
+	*p = a
+}
+
 func (t *table) attack() Attack {
 	var a Attack
 	names := attackNames()
@@ -251,6 +266,7 @@ func (t *table) attack() Attack {
 	if share == count {
 		t.complain("share", "want one of share, such as 0.05, and count, the first so many boards of each entry")
 	}
+	t.address("address", &a.Address)
 	t.duration("onset", &a.Onset, 0, MaxDuration)
 	t.duration("spread", &a.Spread, 0, MaxDuration)
 	t.end()
