@@ -112,7 +112,7 @@ Start with:  vauban up`,
 	root.AddCommand(upCommand(), boardCommand(), deviceCommand(), twinCommand(), methodCommand(), messageCommand(), monitorCommand(), alertCommand(), securityEventCommand(), securityGroupCommand(), baselineCommand(), recommendationCommand(), vulnCommand(), sbomCommand(), exportCommand(), intelCommand(), routeCommand(),
 		certificateCommand(), dpsCommand(), policyCommand(), networkCommand(), containCommand(), throttleCommand(), subscriptionCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand(), azsphere.New(azsphere.Below, version()))
 	root.AddCommand(agentd.New("vauban agent", version()), moduleCommand())
-	root.AddCommand(detectorCommand(), evaluateCommand(), rtosCommand())
+	root.AddCommand(detectorCommand(), evaluateCommand(), rtosCommand(), simCommand())
 	// Wrong arguments are misuse, wherever they are found.
 	for _, c := range all(root) {
 		if check := c.Args; check != nil {
