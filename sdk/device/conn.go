@@ -21,6 +21,9 @@ var (
 	errSilent = errors.New("the hub did not answer in time")
 )
 
+// headRoom is what is read ahead for the heads of packets: TLS has a record in memory anyway, and bodies go past it.
+const headRoom = 512
+
 // conn is one MQTT connection.
 type conn struct {
 	nc net.Conn
@@ -49,7 +52,7 @@ type answer struct {
 // connect says CONNECT. It owns nc.
 func connect(ctx context.Context, nc net.Conn, c *mqtt.Connect, inFlight int) (*conn, error) {
 	k := &conn{
-		nc: nc, br: bufio.NewReader(nc), acks: make(map[uint16]chan []byte), rids: make(map[string]chan answer),
+		nc: nc, br: bufio.NewReaderSize(nc, headRoom), acks: make(map[uint16]chan []byte), rids: make(map[string]chan answer),
 		done: make(chan struct{}), slots: make(chan struct{}, inFlight),
 	}
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })

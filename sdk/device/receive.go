@@ -29,8 +29,8 @@ type inbox struct {
 	c    *Client
 	conn *conn
 
-	events   chan TwinEvent
-	messages chan mail
+	events   chan *TwinEvent
+	messages chan *mail
 	methods  chan struct{}   // one for each that runs
 	ctx      context.Context // of methods; set by run before any comes
 
@@ -48,10 +48,10 @@ type mail struct {
 func newInbox(c *Client, conn *conn) *inbox {
 	in := &inbox{c: c, conn: conn, methods: make(chan struct{}, maxMethods), started: make(chan struct{}), ready: make(chan struct{})}
 	if c.cfg.Twin != nil {
-		in.events = make(chan TwinEvent, maxWaiting)
+		in.events = make(chan *TwinEvent, maxWaiting)
 	}
 	if c.cfg.Receive != nil {
-		in.messages = make(chan mail, maxWaiting)
+		in.messages = make(chan *mail, maxWaiting)
 	}
 	return in
 }
@@ -78,7 +78,7 @@ func (in *inbox) take(p mqtt.Publish) {
 		in.conn.answered(r.RID, answer{status: r.Status, version: r.Version, body: p.Payload})
 	case topic.ResponseDesired:
 		select {
-		case in.events <- TwinEvent{Patch: p.Payload, Version: r.Version}:
+		case in.events <- &TwinEvent{Patch: p.Payload, Version: r.Version}:
 		default:
 			in.conn.close(errSlow)
 		}
@@ -92,7 +92,7 @@ func (in *inbox) take(p mqtt.Publish) {
 			return
 		}
 		select {
-		case in.messages <- mail{m, p.PacketID}:
+		case in.messages <- &mail{m, p.PacketID}:
 		default:
 			in.conn.close(errSlow)
 		}
@@ -137,7 +137,7 @@ func (in *inbox) run(ctx context.Context) {
 				continue // the whole twin has it already
 			}
 			version = e.Version
-			in.c.cfg.Twin(ctx, e)
+			in.c.cfg.Twin(ctx, *e)
 		case <-in.conn.done:
 			return
 		case <-ctx.Done():
