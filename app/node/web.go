@@ -74,6 +74,7 @@ func (n *Node) newWeb(hubGuard, dpsGuard *access.Guard, cas *authorities) (*web,
 	w.console, err = ui.New(ui.Config{
 		Password: n.settings.password, Devices: n.hub, Alerts: n.State, Feed: n.feed, Containment: n.hub, Recommendations: n.posture,
 		Groups: n.security.groups, GroupSizes: n.State, Privacy: n.security.privacy, Baselines: n.baselines, Intel: n.feeds, Detectors: n.security.detectors,
+		Exports: n.exports, Events: n.State,
 		Version: n.cfg.Version, Hostname: n.cfg.Hostname, Logger: n.log,
 	})
 	return w, err

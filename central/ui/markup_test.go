@@ -12,11 +12,13 @@ import (
 
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/baseline"
+	"github.com/vauban-iot/vauban/defender/export"
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/intel/format"
 	"github.com/vauban-iot/vauban/defender/posture"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/twin"
 	"github.com/vauban-iot/vauban/iot"
@@ -114,6 +116,10 @@ func TestMarkup_WhatDevicesChooseStaysText(t *testing.T) {
 		one := intel.Indicator{Value: h, Source: h, Ref: h, Labels: []string{h}}
 		w.feeds.verdict = intel.Verdict{Match: &one, Listed: []intel.Listed{{Indicator: one, Ignored: h}}, Exempt: h}
 		texts["feeds"] = w.page(t, "/console/feeds?value=x")
+		w.exports.list = []export.Export{{Config: export.Config{Name: h, Kind: export.Kind(h), Format: export.Format(h), Data: []export.Data{export.Data(h)}, Address: h, URL: "https://" + h, GiveUpAfter: h}, State: export.State{Error: h, LastGivenUp: h, NextAttempt: time.Now()}}}
+		texts["exports"] = w.page(t, at("/console/exports", query("tested", h)))
+		w.said.list = []record.Event{{Name: h, Module: h, Agent: h, AgentVersion: h, Problem: h, Notes: []string{h}, Details: []json.RawMessage{value, value}}, {Name: h, Details: []json.RawMessage{value}}}
+		texts["events"] = w.page(t, at("/console/events", query("id", "d", "name", h)))
 		w.sizes = groupSizes{{Name: h, Devices: 2}}
 		texts["groups"] = w.page(t, "/console/groups")
 		if group.CheckName(h) == nil {

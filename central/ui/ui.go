@@ -45,6 +45,8 @@ type Config struct {
 	Baselines       Baselines
 	Intel           Intel
 	Detectors       Detectors
+	Exports         Exports
+	Events          Events
 
 	Version  string           // of the program; may be empty
 	Hostname string           // of the installation
@@ -99,6 +101,7 @@ func New(cfg Config) (*Console, error) {
 		{"Containment", cfg.Containment != nil}, {"Recommendations", cfg.Recommendations != nil},
 		{"Groups", cfg.Groups != nil}, {"GroupSizes", cfg.GroupSizes != nil}, {"Privacy", cfg.Privacy != nil}, {"Baselines", cfg.Baselines != nil},
 		{"Intel", cfg.Intel != nil}, {"Detectors", cfg.Detectors != nil},
+		{"Exports", cfg.Exports != nil}, {"Events", cfg.Events != nil},
 	} {
 		if !r.set {
 			return nil, fmt.Errorf("ui: %s is required", r.name)
@@ -160,6 +163,9 @@ func New(cfg Config) (*Console, error) {
 	mux.Handle("POST "+feedsPath, c.change(maxForm, c.refreshFeed))
 	mux.Handle("GET "+detectorsPath, c.page(c.detectorsPage))
 	mux.Handle("POST "+detectorsPath, c.change(maxForm, c.switchDetector))
+	mux.Handle("GET "+exportsPath, c.page(c.exportsPage))
+	mux.Handle("POST "+exportsPath, c.change(maxForm, c.testExport))
+	mux.Handle("GET "+eventsPath, c.page(c.eventsPage))
 	mux.Handle("GET /", c.do(func(http.ResponseWriter, *http.Request) error {
 		return fault.New(fault.NotFound, "There is no such page.")
 	}))
@@ -185,6 +191,8 @@ const (
 
 	feedsPath     = "/console/feeds"
 	detectorsPath = "/console/detectors"
+	exportsPath   = "/console/exports"
+	eventsPath    = "/console/events"
 
 	signInPath = "/console/sign-in"
 )

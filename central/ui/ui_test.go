@@ -26,11 +26,13 @@ import (
 	"github.com/vauban-iot/vauban/defender/alert"
 	"github.com/vauban-iot/vauban/defender/baseline"
 	"github.com/vauban-iot/vauban/defender/behaviour"
+	"github.com/vauban-iot/vauban/defender/export"
 	"github.com/vauban-iot/vauban/defender/group"
 	"github.com/vauban-iot/vauban/defender/intel"
 	"github.com/vauban-iot/vauban/defender/intel/feed"
 	"github.com/vauban-iot/vauban/defender/posture"
 	"github.com/vauban-iot/vauban/defender/privacy"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/fault"
 	"github.com/vauban-iot/vauban/hub/registry"
 	"github.com/vauban-iot/vauban/hub/telemetry"
@@ -417,6 +419,33 @@ func (s *baselines) ExportMUD(ctx context.Context, name, _, _ string) ([]byte, e
 }
 
 // feeds are those of threat intelligence in memory, and the switches of detectors.
+// exports are some, and take every test but that of one called broken.
+type exports struct {
+	list   []export.Export
+	tested []string
+}
+
+func (s *exports) Exports(context.Context) ([]export.Export, error) { return s.list, nil }
+
+func (s *exports) Test(_ context.Context, name string) error {
+	if name == "broken" {
+		return fault.New(fault.Unavailable, "the test was not taken: no route")
+	}
+	s.tested = append(s.tested, name)
+	return nil
+}
+
+// said is what agents said, newest first.
+type said struct {
+	list  []record.Event
+	asked []record.Filter
+}
+
+func (s *said) SecurityEvents(_ context.Context, f record.Filter) ([]record.Event, error) {
+	s.asked = append(s.asked, f)
+	return s.list[:min(len(s.list), f.Limit)], nil
+}
+
 type feeds struct {
 	mu      sync.Mutex
 	list    []feed.Feed
@@ -534,6 +563,8 @@ type world struct {
 	sizes     groupSizes
 	baselines *baselines
 	feeds     *feeds
+	exports   *exports
+	said      *said
 }
 
 type lockedBuffer struct {
@@ -564,6 +595,7 @@ func newWorld(t testing.TB) *world {
 	w.hygiene = &hygiene{disabled: posture.Disabled{}}
 	w.holds = &holds{hub: w.hub, all: make(map[string]registry.Containment)}
 	w.feeds = &feeds{off: make(map[string]bool)}
+	w.exports, w.said = &exports{}, &said{}
 	kept := &settings{all: make(map[string][]byte)}
 	w.groups, w.baselines = group.NewBook(kept, nil), &baselines{all: make(map[string]baseline.Baseline)}
 	guard, err := privacy.New(privacy.Config{Store: kept, Key: secret.New([]byte("key"))})
@@ -571,7 +603,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	w.Console, err = New(Config{
-		Intel: w.feeds, Detectors: w.feeds,
+		Intel: w.feeds, Detectors: w.feeds, Exports: w.exports, Events: w.said,
 		Groups: w.groups, GroupSizes: &w.sizes, Privacy: guard, Baselines: w.baselines,
 		Password: secret.New([]byte(password)), Devices: w.hub, Alerts: w.alerts, Feed: feed, Containment: w.holds, Recommendations: w.hygiene, Version: "1.2.3", Hostname: "hub.example",
 		Now: w.clock.now, Logger: slog.New(slog.NewTextHandler(w.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -7,9 +7,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -53,6 +55,9 @@ func (p poster) post(req *http.Request) error {
 	req.Header.Set("User-Agent", "vauban")
 	res, err := p.client.Do(req)
 	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok { // it names the whole URL, whose path may hold a secret
+			err = fmt.Errorf("%s: %w", req.URL.Host, e.Err)
+		}
 		return err
 	}
 	defer res.Body.Close()

@@ -143,6 +143,9 @@ func TestWebhook_Refusals(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: it is sent", name)
 		}
+		if err != nil && strings.Contains(err.Error(), "latest") {
+			t.Errorf("%s: %v tells the path, which may be a secret", name, err)
+		}
 		if c.CA == "" && strings.Contains(c.URL, "latest") && (err == nil || !strings.Contains(err.Error(), "machine's own services")) {
 			t.Errorf("%s: %v, want a refusal before anything is connected", name, err)
 		}

@@ -197,6 +197,10 @@ func (v *installation) carryOut(ctx context.Context, r request) (answer map[stri
 		err = v.publish([]bag.Property{{Name: "$.ifid", Value: iot.SecurityInterface}}, []byte(r.Body), 1)
 	case "feed": // one whose file is not there
 		_, err = v.command(ctx, "intel", "feed", "add", "broken", "--file", "absent.txt", "--header", "Auth-Key: s3cret")
+	case "exports": // one that works, and one that nobody listens to
+		if _, err = v.command(ctx, "export", "create", "disk", "--kind", "files"); err == nil {
+			_, err = v.command(ctx, "export", "create", "nobody", "--kind", "webhook", "--url", "https://127.0.0.1:1/s3cret", "--token", "s3cret", "--from", "beginning")
+		}
 	case "disconnect":
 		v.mqtt.Disconnect(100)
 	case "delete":

@@ -12,6 +12,8 @@ export const defenderPages = (device) => [
   ["baseline", "/console/baseline?group=default"],
   ["feeds", "/console/feeds?value=203.0.113.66"],
   ["detectors", "/console/detectors"],
+  ["exports", "/console/exports?tested=disk"],
+  ["events", `/console/events?id=${encodeURIComponent(device)}`],
 ];
 
 // ports is what an agent says of a port that is open.
@@ -178,4 +180,30 @@ export const defender = async ({ page, ask, address, shoot, live, step, device, 
   await page.getByRole("button", { name: /^Switch on/ }).click();
   await page.getByRole("button", { name: /^Switch on/ }).waitFor({ state: "detached" });
   assert.equal(await off.count(), on);
+
+  step("exports, their health and a test; what agents said of a device");
+  await page.goto(address("/console/feeds"));
+  await page.getByRole("link", { name: "Exports", exact: true }).click();
+  await page.getByText("vauban export create").waitFor();
+  await ask({ do: "exports" });
+  await page.goto(address("/console/exports"));
+  await page.getByRole("button", { name: "Test disk" }).click();
+  await page.getByText("The test of disk was taken.").waitFor();
+  const failing = page.getByRole("row").filter({ hasText: "nobody" });
+  for (let left = 50; !(await failing.getByText(/^Failed/).count()); left--) {
+    assert(left > 0, "the export never fails");
+    await page.waitForTimeout(200);
+    await page.reload();
+  }
+  assert(!(await page.content()).includes("s3cret"), "a page shows the path or the token of an export");
+  await page.goto(address(`/console/device?id=${encodeURIComponent(device)}`));
+  await page.getByRole("link", { name: "Security events" }).click();
+  const event = page.getByRole("row").filter({ hasText: "NetworkActivity" }).first();
+  await event.getByText("1 item").click();
+  await event.getByText("203.0.113.66").waitFor();
+  await shoot(page, "event");
+  await page.getByLabel("Event", { exact: true }).fill("ListeningPorts");
+  await filter();
+  await page.getByRole("row").filter({ hasText: "ListeningPorts" }).first().waitFor();
+  assert.equal(await page.getByRole("row").filter({ hasText: "NetworkActivity" }).count(), 0);
 };
