@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/vauban-iot/vauban/rtos"
@@ -226,8 +227,8 @@ func (r *run) send() {
 	if r.message == nil {
 		return
 	}
-	var done [MaxClients]identity
-	connected, n := false, 0
+	var done []identity // at most as many as there are clients
+	connected := false
 	for _, c := range r.m.cfg.Clients {
 		hub, id, up := c.Identity()
 		if !up {
@@ -235,7 +236,7 @@ func (r *run) send() {
 		}
 		connected = true
 		who := identity{hub, id}
-		if sent(done[:n], who) {
+		if slices.Contains(done, who) {
 			continue
 		}
 		err := c.Send(device.Message{Body: r.message, InterfaceID: device.SecurityInterface, Properties: map[string]string{secmsg.Indicator: MTI}})
@@ -244,8 +245,7 @@ func (r *run) send() {
 			continue
 		}
 		r.m.stats.Messages++
-		done[n] = who
-		n++
+		done = append(done, who)
 	}
 	r.observe() // sending may have taken its time
 	r.now = max(r.now, r.ticks/r.perLook)
@@ -253,18 +253,9 @@ func (r *run) send() {
 	case !connected:
 		r.enter(Pending)
 		r.examine = r.now + r.m.steps.retry
-	case n == 0:
+	case len(done) == 0:
 		r.examine = r.now + r.m.steps.retry
 	default:
 		r.message = nil
 	}
-}
-
-func sent(done []identity, who identity) bool {
-	for _, d := range done {
-		if d == who {
-			return true
-		}
-	}
-	return false
 }
