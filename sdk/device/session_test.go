@@ -3,6 +3,7 @@ package device_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -122,6 +123,51 @@ func TestSession_Refused(t *testing.T) {
 	v.Stop()
 	if s, err := c.Connect(t.Context()); s != nil || err == nil {
 		t.Errorf("nobody listens, and there is %v, %v", s, err)
+	}
+}
+
+// brittle is a connection that breaks at one of its writes.
+type brittle struct {
+	net.Conn
+	left int
+}
+
+func (b *brittle) Write(p []byte) (int, error) {
+	if b.left == 0 {
+		b.Close()
+		return 0, errors.New("the line is cut")
+	}
+	b.left--
+	return b.Conn.Write(p)
+}
+
+// A session that does not come about has no end.
+func TestSession_BreaksAtItsBeginning(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	cfg := configOf(v, v.Device("lamp"))
+	cfg.State = func(err error) { t.Errorf("State heard of the end of a session that never was: %v", err) }
+	cfg.Twin = func(context.Context, device.TwinEvent) {}
+	where := map[string]bool{}
+	for writes := range 5 { // hello, handshake, CONNECT, SUBSCRIBE, the twin
+		cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			nc, err := new(net.Dialer).DialContext(ctx, network, address)
+			return &brittle{nc, writes}, err
+		}
+		c, err := device.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Connect(t.Context())
+		if err == nil {
+			t.Errorf("it connects with %d writes", writes)
+			s.Close()
+			continue
+		}
+		where[strings.SplitN(err.Error(), ":", 2)[0]] = true
+	}
+	if !where["reading the twin"] {
+		t.Errorf("the connections broke at %v", where)
 	}
 }
 

@@ -587,16 +587,35 @@ func TestFirmware_ComesBack(t *testing.T) {
 		v := apptest.Start(t)
 		r := virtual(t, v, board.Config{Seed: 1}, nil, withString(connectionString(v, "lamp")))
 		r.until(t, "telemetry", r.sees(quickstart.Sent, 1))
-		r.stack.SetUp(false)
-		at := r.Uptime()
-		r.until(t, "the loss", r.sees(quickstart.Lost, 6))
-		// 3, 6, 12, 24 and 48 s with up to 60 % more between six failures.
-		if d := r.Uptime() - at; d < 93*time.Second || d > 190*time.Second {
-			t.Errorf("six failures came in %v", d)
+		for range 2 { // the second time as if nothing had been
+			r.stack.SetUp(false)
+			at := r.Uptime()
+			r.until(t, "the loss", r.sees(quickstart.Lost, len(r.of(quickstart.Lost))+6))
+			// 3, 6, 12, 24 and 48 s with up to 60 % more between six failures.
+			if d := r.Uptime() - at; d < 93*time.Second || d > 190*time.Second {
+				t.Errorf("six failures came in %v", d)
+			}
+			n := len(r.of(quickstart.Sent))
+			r.stack.SetUp(true)
+			r.until(t, "telemetry again", r.sees(quickstart.Sent, n+1))
+		}
+	})
+	t.Run("the hub forgets the device", func(t *testing.T) {
+		t.Parallel()
+		v := apptest.Start(t)
+		enroll(t, v, nil)
+		r := virtual(t, v, board.Config{Seed: 1}, nil, func(c *quickstart.Config) {
+			c.Registration = device.Registration{Host: v.DPS.Hostname, IDScope: v.DPS.IDScope, ID: "lamp-1", GroupKey: groupKey}
+		})
+		r.until(t, "telemetry", r.sees(quickstart.Sent, 1))
+		if err := v.Service().DeleteDevice(t.Context(), "lamp-1"); err != nil {
+			t.Fatal(err)
 		}
 		n := len(r.of(quickstart.Sent))
-		r.stack.SetUp(true)
-		r.until(t, "telemetry again", r.sees(quickstart.Sent, n+1))
+		r.until(t, "telemetry again", r.sees(quickstart.Sent, n+2))
+		if p := len(r.of(quickstart.Provisioned)); p != 2 {
+			t.Errorf("it was provisioned %d times", p)
+		}
 	})
 	t.Run("the board is reset", func(t *testing.T) {
 		t.Parallel()
