@@ -15,15 +15,13 @@ const traceObjects = 256
 // recording traces a kernel beside who traces it already, the crash report.
 type recording struct {
 	*trace.Recorder
-	also  rtos.Tracer
-	quiet bool // what exists already is known to both
+	also rtos.Tracer
 }
 
 func record(k *rtos.Kernel) *recording {
-	r := &recording{Recorder: trace.NewRecorder(k, nil), also: k.Config().Tracer, quiet: true}
+	r := &recording{Recorder: trace.NewRecorder(k, nil), also: k.Config().Tracer}
 	firmware.Must(r.Enable(traceArea, traceObjects))
 	k.SetTracer(r)
-	r.quiet = false
 	return r
 }
 
@@ -33,9 +31,6 @@ func (r *recording) Event(e rtos.Event) {
 }
 
 func (r *recording) Created(o rtos.ObjectInfo) {
-	if r.quiet {
-		return
-	}
 	r.Recorder.Created(o)
 	r.also.Created(o)
 }
