@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,9 @@ import (
 	"github.com/vauban-iot/vauban/board/firmware/quickstart"
 	"github.com/vauban-iot/vauban/board/firmware/security"
 	"github.com/vauban-iot/vauban/board/network/facade"
+	"github.com/vauban-iot/vauban/board/network/gateway"
+	"github.com/vauban-iot/vauban/board/network/lan"
+	"github.com/vauban-iot/vauban/board/network/netstack"
 	"github.com/vauban-iot/vauban/board/network/service"
 	"github.com/vauban-iot/vauban/board/stm32l475"
 	"github.com/vauban-iot/vauban/defender/alert"
@@ -123,7 +127,7 @@ func TestVauban_InfectedBoard(t *testing.T) {
 	const most = 30 * time.Minute
 	g := guard(t, v, "lamp-1", most, traffic.Mirai)
 	g.until(t, v, most, alert.TiConnection)
-	g.until(t, v, most, "IoT_NetworkScan")
+	g.until(t, v, most, alert.NetworkScan)
 	var events struct{ Events []record.Row }
 	operate(t, v, "GET", "/api/security-events?device=lamp-1&name=SystemInformation", "", &events)
 	if len(events.Events) == 0 || string(events.Events[0].Details) != `{"os_info":"Azure RTOS 6.3"}` || events.Events[0].AgentVersion != security.Version {
@@ -140,7 +144,7 @@ func TestVauban_StolenKey(t *testing.T) {
 	v := apptest.Start(t)
 	const most = time.Hour
 	g := guard(t, v, "lamp-1", most, traffic.StolenKey)
-	g.until(t, v, most, "IoT_IdentityInTwoPlaces")
+	g.until(t, v, most, alert.TwoPlaces)
 }
 
 // Keys are guessed at the hub's door.
@@ -148,7 +152,7 @@ func TestVauban_CredentialStuffing(t *testing.T) {
 	t.Parallel()
 	v := apptest.Start(t)
 	const most = time.Hour
-	guard(t, v, "lamp-1", most, traffic.Stuffing).until(t, v, most, "IoT_CredentialStuffing")
+	guard(t, v, "lamp-1", most, traffic.Stuffing).until(t, v, most, alert.CredentialStuffing)
 }
 
 // On the command line a board has a module when it is asked for.
@@ -164,4 +168,80 @@ func TestVauban_BoardRunSecurity(t *testing.T) {
 		operate(t, v, "GET", "/api/security-events?device=lamp-1&name=Heartbeat", "", &events)
 		return len(events.Events) >= 3
 	})
+}
+
+// Over packets, in real time, the same is seen: the board scans, and its program comes from a listed address.
+func TestVauban_InfectedBoardOnPackets(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	loader := netip.MustParseAddr("203.0.113.6")
+	if err := os.WriteFile(filepath.Join(v.Dir, "intel", "mine.txt"), []byte(loader.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	sw := lan.New(lan.Config{Seed: 1})
+	switched := make(chan struct{})
+	go func() { defer close(switched); sw.Run(ctx) }()
+	defer func() { cancel(); <-switched }()
+	platform := netip.MustParseAddrPort("10.0.0.2:8883")
+	world := infection.NewWorld(nil)
+	g, err := gateway.Open(ctx, gateway.Config{
+		Switch: sw, Outside: world, Names: map[string][]netip.Addr{v.Hub.Hostname: {platform.Addr()}},
+		Bridges: []gateway.Bridge{{Network: "tcp", At: platform, To: v.Address(v.Ports.MQTT)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	stack, err := netstack.Open(netstack.Config{Switch: sw, MAC: lan.Address(1), Name: "lamp-1", Seed: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	hw, err := stm32l475.New(stm32l475.Config{Board: board.Config{Name: "lamp-1", Seed: 5, RealTime: true, Epoch: time.Now()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hw.Close()
+	malware, err := infection.New(infection.Config{
+		Attack: traffic.Mirai, Seed: 5, Masters: []netip.Addr{badHost, loader}, Onset: 2 * time.Second, Stack: stack, World: world, Uptime: hw.Uptime,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fw, err := quickstart.New(quickstart.Config{
+		Board: hw, Network: stack, Context: ctx, Roots: v.Roots,
+		ConnectionString: fmt.Sprintf("HostName=%s;DeviceId=lamp-1;SharedAccessKey=%s", v.Hub.Hostname, v.Device("lamp-1").Authentication.SymmetricKey.PrimaryKey),
+		Define: func(k *rtos.Kernel, d *quickstart.Device) {
+			if err := malware.Define(k, d.Await); err != nil {
+				panic(err)
+			}
+		},
+	})
+	if err == nil {
+		_, err = fw.Secure(security.Intervals{Look: 100 * time.Millisecond, First: 100 * time.Millisecond, High: time.Second})
+	}
+	var image board.Firmware
+	if err == nil {
+		image, err = fw.Image()
+	}
+	if err == nil {
+		err = hw.Load(image)
+	}
+	if err == nil {
+		err = hw.PowerOn()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- hw.Run(running) }()
+	defer func() { stop(); <-done }()
+	for _, kind := range []string{alert.TiConnection, alert.NetworkScan} {
+		eventually(t, kind, func() bool {
+			return slices.ContainsFunc(alertsOf(t, v, "device=lamp-1"), func(a alert.Alert) bool { return a.Type == kind })
+		})
+	}
 }
