@@ -31,6 +31,8 @@ type conn struct {
 	out    bool  // which
 }
 
+func (c *conn) took(port uint16) { c.flow.Local = netip.AddrPortFrom(c.flow.Local.Addr(), port) }
+
 // begin says what carries the bytes; false: the connection has ended already.
 func (c *conn) begin(inner net.Conn) bool {
 	c.mu.Lock()
@@ -197,11 +199,13 @@ func (s *Stack) Listen(nw, address string) (net.Listener, error) {
 		return nil, &net.OpError{Op: "listen", Net: nw, Err: err}
 	}
 	l := &listener{stack: s, at: e.Address.Addr(), queue: make(chan *conn, backlog), done: make(chan struct{})}
-	if l.port, err = s.bind(network.TCP, e.Address.Port(), l); err != nil {
+	if _, err = s.bind(network.TCP, e.Address.Port(), l); err != nil {
 		return nil, &net.OpError{Op: "listen", Net: nw, Err: err}
 	}
 	return l, nil
 }
+
+func (l *listener) took(port uint16) { l.port = port }
 
 func (l *listener) Accept() (net.Conn, error) {
 	select {

@@ -282,8 +282,14 @@ func (s *Stack) local(a netip.Addr) (netip.Addr, error) {
 	return found, nil
 }
 
+// binding is who has a local port. It is told of it before anybody can find it there.
+type binding interface {
+	io.Closer
+	took(port uint16)
+}
+
 // bind takes a local port; port 0: the next free one of the row.
-func (s *Stack) bind(p network.Protocol, port uint16, c io.Closer) (uint16, error) {
+func (s *Stack) bind(p network.Protocol, port uint16, c binding) (uint16, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -296,12 +302,14 @@ func (s *Stack) bind(p network.Protocol, port uint16, c io.Closer) (uint16, erro
 		if s.bound[bind{p, port}] != nil {
 			return 0, errors.New("the port is taken")
 		}
+		c.took(port)
 		s.bound[bind{p, port}] = c
 		return port, nil
 	}
 	for range network.Tries {
 		port = s.ports.Next()
 		if s.bound[bind{p, port}] == nil {
+			c.took(port)
 			s.bound[bind{p, port}] = c
 			return port, nil
 		}
@@ -404,12 +412,11 @@ func (s *Stack) dialTCP(ctx context.Context, from netip.Addr, to network.Endpoin
 	if !known && o == nil || peer != nil && !peer.Up() {
 		return nil, network.ErrUnreachable
 	}
-	c := &conn{stack: s}
+	c := &conn{stack: s, flow: network.Flow{Local: netip.AddrPortFrom(from, 0), Remote: to.Address, Protocol: network.TCP}}
 	port, err := s.bind(network.TCP, 0, c)
 	if err != nil {
 		return nil, err
 	}
-	c.flow = network.Flow{Local: netip.AddrPortFrom(from, port), Remote: to.Address, Protocol: network.TCP}
 	switch {
 	case peer != nil:
 		err = peer.accept(c.flow.Local, c.flow.Remote, c.begin)

@@ -51,12 +51,11 @@ func (s *Stack) dialUDP(ctx context.Context, from netip.AddrPort, to network.End
 	bridged := s.segment.bridges[to] != nil
 	s.segment.mu.Unlock()
 	if bridged {
-		c := &conn{stack: s}
+		c := &conn{stack: s, flow: network.Flow{Local: netip.AddrPortFrom(from.Addr(), 0), Remote: to.Address, Protocol: network.UDP}}
 		port, err := s.bind(network.UDP, 0, c)
 		if err != nil {
 			return nil, err
 		}
-		c.flow = network.Flow{Local: netip.AddrPortFrom(from.Addr(), port), Remote: to.Address, Protocol: network.UDP}
 		if err := s.segment.bridge(ctx, to, c); err != nil {
 			s.unbind(network.UDP, port, c)
 			return nil, err
@@ -64,12 +63,13 @@ func (s *Stack) dialUDP(ctx context.Context, from netip.AddrPort, to network.End
 		return c, nil
 	}
 	c := &packetConn{stack: s, at: from.Addr(), peer: to.Address, change: make(chan struct{})}
-	var err error
-	if c.port, err = s.bind(network.UDP, 0, c); err != nil {
+	if _, err := s.bind(network.UDP, 0, c); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
+
+func (c *packetConn) took(port uint16) { c.port = port }
 
 // ListenPacket implements network.Stack.
 func (s *Stack) ListenPacket(nw, address string) (net.PacketConn, error) {
@@ -86,7 +86,7 @@ func (s *Stack) ListenPacket(nw, address string) (net.PacketConn, error) {
 		}
 	}
 	c := &packetConn{stack: s, at: e.Address.Addr(), change: make(chan struct{})}
-	if c.port, err = s.bind(network.UDP, e.Address.Port(), c); err != nil {
+	if _, err = s.bind(network.UDP, e.Address.Port(), c); err != nil {
 		return nil, &net.OpError{Op: "listen", Net: nw, Err: err}
 	}
 	return c, nil
