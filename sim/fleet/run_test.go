@@ -35,7 +35,7 @@ func parse(t testing.TB, text string) *fleet.File {
 }
 
 const trouble = `name = "works"
-duration = "20m"
+duration = "12m"
 seed = 11
 epoch = 2025-03-01T06:00:00Z
 trace = ["boiler-0002", "camera-0001"]
@@ -192,6 +192,7 @@ func TestRun_Example(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.Duration = time.Hour // the half of it has it all
 	clock := fleet.NewClock(f)
 	v := apptest.Start(t, func(c *up.Config) { c.Clock = clock.Now })
 	r, err := fleet.Run(t.Context(), fleet.Config{File: f, To: installation(v), Clock: clock})
