@@ -26,6 +26,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/vauban-iot/vauban/internal/nearest"
 )
 
 // Config of a serving node. Paths are absolute once loaded.
@@ -440,9 +442,9 @@ func parse(name, dir string, text []byte, environ []string) (*Config, error) {
 		c.addProvider(key)
 	}
 	fields := c.fields()
-	byKey := map[string]field{}
+	byKey, keys := map[string]field{}, make([]string, 0, len(fields))
 	for _, f := range fields {
-		byKey[f.key] = f
+		byKey[f.key], keys = f, append(keys, f.key)
 	}
 	for _, key := range sortedKeys(flat) {
 		value := flat[key]
@@ -452,7 +454,7 @@ func parse(name, dir string, text []byte, environ []string) (*Config, error) {
 		}
 		f, known := byKey[key]
 		if !known {
-			problems = append(problems, Problem{place, key, "unknown key" + nearest(key, fields)})
+			problems = append(problems, Problem{place, key, "unknown key" + nearest.Hint(key, keys)})
 			continue
 		}
 		s, err := plain(value)
@@ -633,39 +635,4 @@ func positions(name string, text []byte) map[string]string {
 		}
 	}
 	return found
-}
-
-// nearest suggests the known key that differs least.
-func nearest(key string, fields []field) string {
-	best, least := "", 4
-	for _, f := range fields {
-		if d := distance(key, f.key); d < least {
-			best, least = f.key, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// distance is how many letters must change (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

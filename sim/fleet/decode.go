@@ -12,6 +12,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/vauban-iot/vauban/internal/nearest"
 )
 
 // Load reads a fleet file. Its error is [Problems], or what kept the file from being read.
@@ -143,7 +145,7 @@ func (t *table) complain(key, format string, args ...any) {
 func (t *table) end() {
 	for key := range t.values { // in any order: problems are sorted by their lines
 		if !slices.Contains(t.known, key) {
-			t.complain(key, "unknown key%s", nearest(key, t.known))
+			t.complain(key, "unknown key%s", nearest.Hint(key, t.known))
 		}
 	}
 }
@@ -165,7 +167,7 @@ func (t *table) text(key string, p *string) {
 func (t *table) choice(key string, p *string, words ...string) {
 	was := *p
 	if t.text(key, p); !slices.Contains(words, *p) {
-		t.complain(key, "unknown word %q%s (want %s)", *p, nearest(*p, words), quoted(words))
+		t.complain(key, "unknown word %q%s (want %s)", *p, nearest.Hint(*p, words), quoted(words))
 		*p = was
 	}
 }
@@ -319,43 +321,4 @@ func quoted(words []string) string {
 		q[i] = fmt.Sprintf("%q", w)
 	}
 	return strings.Join(q, ", ")
-}
-
-// nearest suggests the word that differs least.
-func nearest(word string, words []string) string {
-	best, least := "", 4
-	for _, w := range words {
-		if d := distance(word, w); d < least && d < len(w) {
-			best, least = w, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// distance is how many letters must change (Levenshtein); words of very different length are far apart.
-func distance(a, b string) int {
-	const far = 1 << 10
-	if len(a) > len(b)+8 || len(b) > len(a)+8 {
-		return far
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/vauban-iot/vauban/internal/nearest"
 )
 
 // services is where the platform and the fleet's own services are found by its boards.
@@ -104,10 +106,10 @@ func (d *decoder) boards(f *File, at func(string, int) string) {
 			}
 		}
 		if b.Site != "" && f.site(b.Site) == nil {
-			d.complain(path, "site", "there is no site %q%s; add a table [[site]]", b.Site, nearest(b.Site, names(f.Sites, func(s *Site) string { return s.Name })))
+			d.complain(path, "site", "there is no site %q%s; add a table [[site]]", b.Site, nearest.Hint(b.Site, names(f.Sites, func(s *Site) string { return s.Name })))
 		}
 		if b.Link != "" && f.link(b.Link) == nil {
-			d.complain(path, "link", "there is no link %q%s; add a table [[link]]", b.Link, nearest(b.Link, names(f.Links, func(l *Link) string { return l.Name })))
+			d.complain(path, "link", "there is no link %q%s; add a table [[link]]", b.Link, nearest.Hint(b.Link, names(f.Links, func(l *Link) string { return l.Name })))
 		}
 	}
 }
@@ -134,7 +136,7 @@ func (d *decoder) affected(f *File, path string, entries []string) int {
 	n := 0
 	for _, e := range entries {
 		if !slices.Contains(known, e) {
-			d.complain(path, "boards", "there are no boards %q%s", e, nearest(e, known))
+			d.complain(path, "boards", "there are no boards %q%s", e, nearest.Hint(e, known))
 		}
 	}
 	for i := range f.Boards {

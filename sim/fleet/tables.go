@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vauban-iot/vauban/board/network/secure"
+	"github.com/vauban-iot/vauban/internal/nearest"
 )
 
 // goodName is of boards, groups, sites and links: it becomes part of device ids and tags.
@@ -255,7 +256,7 @@ func (t *table) attack() Attack {
 	} else {
 		t.text("name", &a.Name)
 		if !slices.Contains(names, a.Name) {
-			t.complain("name", "unknown attack %s%s (there are %s)", show(a.Name), nearest(a.Name, names), quoted(names))
+			t.complain("name", "unknown attack %s%s (there are %s)", show(a.Name), nearest.Hint(a.Name, names), quoted(names))
 		}
 	}
 	t.texts("boards", &a.Boards, MaxEntries)
