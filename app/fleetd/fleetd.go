@@ -16,6 +16,7 @@ import (
 
 	"github.com/vauban-iot/vauban/app/up"
 	"github.com/vauban-iot/vauban/board/network/secure"
+	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/sim/fleet"
 )
 
@@ -96,6 +97,9 @@ func Reach(c up.Connection, host string) (*fleet.Installation, error) {
 	}, nil
 }
 
+// Unlimited is what an installation of a virtual fleet allows: boards that are reset each minute are reset many times in a second of the machine's.
+var Unlimited = dps.Limits{Registrations: 1e6, Device: 1e6}
+
 // throwAway starts an installation on free ports of the loopback, in a folder that goes with it. It lives by the boards' time.
 func throwAway(ctx context.Context, cfg Config, clock *fleet.Clock) (to *fleet.Installation, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "vauban-sim-")
@@ -106,6 +110,7 @@ func throwAway(ctx context.Context, cfg Config, clock *fleet.Clock) (to *fleet.I
 	u.Data, u.MQTTPort, u.HTTPSPort, u.AMQPPort = dir, 0, 0, 0
 	u.Version, u.Logger, u.Notice = cfg.Version, cfg.Logger, func(string) {}
 	u.Clock = clock.Now
+	u.Registrations = Unlimited
 	u.StaticRSA = slices.ContainsFunc(cfg.File.Boards, func(b fleet.Boards) bool { return b.TLS == secure.GettingStarted })
 	ready := make(chan up.Connection, 1)
 	u.Ready = func(c up.Connection) error { ready <- c; return nil }

@@ -77,7 +77,9 @@ type Config struct {
 	Shared bool // other servers write the same store and share the bus
 
 	Throttle throttle.Config // limits, unless the operator sets others
-	SignIn   SignIn
+	// Registrations limits how often devices may register; zero: the defaults.
+	Registrations dps.Limits
+	SignIn        SignIn
 
 	// Clock is the one of hub and Defender: when devices connect, what they send is enqueued, and what of it is old. Certificates, tokens of
 	// programs and the server's own work follow the machine's. nil: time.Now.

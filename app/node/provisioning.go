@@ -32,7 +32,7 @@ func (n *Node) newProvisioning(ctx context.Context, issuer *pki.DeviceAuthority)
 		return nil, err
 	}
 	return dps.New(dps.Config{
-		IDScope: n.settings.idScope, Store: n.State, Hub: ownHub{n.hub, issuer}, Dial: dialHub, Webhooks: newAsker(), Secret: key, Vouch: n.vouch, Logger: n.log,
+		IDScope: n.settings.idScope, Store: n.State, Hub: ownHub{n.hub, issuer}, Dial: dialHub, Webhooks: newAsker(), Secret: key, Vouch: n.vouch, Limits: n.cfg.Registrations, Logger: n.log,
 		Rejected: n.security.notProvisioned, Held: n.held,
 		// Nobody is served before the detector is there.
 		Connected: func(device string, from netip.Addr) { n.detector.Provisioned(iot.ID{Device: device}, from) },

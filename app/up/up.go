@@ -12,6 +12,7 @@ import (
 	"github.com/vauban-iot/vauban/app/node"
 	"github.com/vauban-iot/vauban/bus"
 	"github.com/vauban-iot/vauban/bus/diskbus"
+	"github.com/vauban-iot/vauban/dps"
 	"github.com/vauban-iot/vauban/internal/secret"
 	"github.com/vauban-iot/vauban/storage/sqlite"
 	"github.com/vauban-iot/vauban/storage/sqlstore"
@@ -45,7 +46,10 @@ type Config struct {
 	// StaticRSA also offers TLS_RSA_WITH_AES_128_CBC_SHA256 (0x003C) to devices, for firmware that knows nothing else.
 	StaticRSA bool
 	// Clock is the one by which devices are judged, for virtual time; nil: the machine's.
-	Clock   func() time.Time
+	Clock func() time.Time
+	// Registrations limits how often devices may register; zero: the defaults.
+	Registrations dps.Limits
+
 	Version string
 	Logger  *slog.Logger
 	// Ready hears of the connection data once every listener answers.
@@ -77,7 +81,7 @@ func Run(ctx context.Context, cfg Config) error {
 			return diskbus.Open(diskbus.Config{Dir: in("bus"), Handle: handle, Logger: cfg.Logger})
 		},
 		SignIn:         node.SignIn{Registration: signin.FromLoopback}, // a laptop; servers invite
-		FaultInjection: cfg.FaultInjection, StaticRSA: cfg.StaticRSA, Clock: cfg.Clock,
+		FaultInjection: cfg.FaultInjection, StaticRSA: cfg.StaticRSA, Clock: cfg.Clock, Registrations: cfg.Registrations,
 		Version: cfg.Version, Logger: cfg.Logger, Ready: cfg.Ready, Notice: cfg.Notice,
 	}
 	if cfg.Demo {

@@ -79,6 +79,7 @@ type page struct {
 	data   []byte
 	erases uint32
 	stuck  []uint32 // bits that stay zero: the page is worn out
+	due    uint32   // bits that its next erase costs, by what Wear made of it
 }
 
 // Chip is a flash chip. Its contents and wear outlive resets of its board.
@@ -202,12 +203,27 @@ func (c *Chip) apply(x command, half bool) {
 			p.data[i] = 0xFF
 		}
 	}
+	for ; p.due > 0; p.due-- {
+		c.wearOut(p, chance.Seed(c.seed+uint64(x.page)<<32+uint64(p.erases)+uint64(p.due), "worn"))
+	}
 	if p.erases > c.g.Endurance {
 		// Beyond its endurance each further tenth of it costs a page another bit, on the average.
 		odds := chance.Seed(c.seed+uint64(x.page)<<32+uint64(p.erases), "wear")
-		if odds%uint64(max(c.g.Endurance/10, 1)) == 0 && len(p.stuck) < 64 {
-			p.stuck = append(p.stuck, uint32(odds>>32)%(c.g.Page*8))
+		if odds%uint64(c.costs()) == 0 {
+			c.wearOut(p, odds)
 		}
+	}
+}
+
+// costs is how many erases beyond its endurance cost a page a bit, on the average.
+func (c *Chip) costs() uint32 { return max(c.g.Endurance/10, 1) }
+
+// maxStuck bounds the bits of a page that are told apart; by then nothing can be written there.
+const maxStuck = 64
+
+func (c *Chip) wearOut(p *page, odds uint64) {
+	if len(p.stuck) < maxStuck {
+		p.stuck = append(p.stuck, uint32(odds>>32)%(c.g.Page*8))
 	}
 }
 
@@ -351,11 +367,15 @@ func (p *page) stick() {
 	}
 }
 
-// Wear makes a page as if it had been erased so often, for boards that are not new.
+// Wear makes a page as if it had been erased so often, for boards that are not new. The bits that this cost it stick from its next erase on.
 func (c *Chip) Wear(n, erases uint32) error {
 	if n >= c.Pages() {
 		return fmt.Errorf("flash: there is no page %d: the chip has %d", n, c.Pages())
 	}
-	c.page(n).erases = erases
+	p := c.page(n)
+	if from := max(p.erases, c.g.Endurance); erases > from {
+		p.due = min(p.due+(erases-from)/c.costs(), maxStuck)
+	}
+	p.erases = erases
 	return nil
 }

@@ -3,6 +3,7 @@ package flash
 import (
 	"bytes"
 	"errors"
+	"math/bits"
 	"strings"
 	"testing"
 	"time"
@@ -226,5 +227,34 @@ func TestChip_IsBusyAndLosesPowerMeanwhile(t *testing.T) {
 	}
 	if !half {
 		t.Error("no erase was left half done")
+	}
+}
+
+// A chip that was made old loses bits from its next erase on, and what is in it stays until then.
+func TestChip_WearCostsBits(t *testing.T) {
+	t.Parallel()
+	g := MX25R6435F()
+	c, err := New(g, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zeros := func() (n int) {
+		p := make([]byte, g.Page)
+		if err := c.Read(0, p); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range p {
+			n += 8 - bits.OnesCount8(b)
+		}
+		return n
+	}
+	if err := errors.Join(c.Erase(0), c.Wear(0, g.Endurance), c.Erase(0)); err != nil || zeros() != 0 {
+		t.Fatalf("%v, %d bits stick at the end of the endurance", err, zeros())
+	}
+	if err := c.Wear(0, 2*g.Endurance); err != nil || zeros() != 0 {
+		t.Errorf("%v, %d bits changed at rest", err, zeros())
+	}
+	if err := c.Erase(0); err != nil || zeros() < 5 || zeros() > 12 {
+		t.Errorf("%v, %d bits stick after twice the endurance; want about 10", err, zeros())
 	}
 }

@@ -75,6 +75,7 @@ func TestParse_RefusesOne(t *testing.T) {
 		small + "[[fault]]\nevery = \"1h\"":                                                  `f:4: kind: required: "reset", "brown-out", "flash-wear", "network-loss", "panic"`,
 		small + "[[fault]]\nkind = \"reset\"\nevery = \"1h\"\nlasts = \"1s\"":                "f:7: lasts: network-loss needs it, and no other fault: how long it lasts on average",
 		small + "[[fault]]\nkind = \"flash-wear\"\nevery = \"1h\"":                           "f:4: erases: flash-wear needs it, and no other fault: by how many erases the pages in use are older then",
+		small + "[[fault]]\nkind = \"flash-wear\"\nevery = \"1h\"\nerases = 5":               `f:5: kind: none of its boards writes to its flash; give them a log = "1m"`,
 		small + "[[fault]]\nkind = \"network-loss\"\nevery = \"1h\"\nlasts = \"2h\"":         "f:7: lasts: 2h0m0s is longer than every, 1h0m0s: the boards would never be connected",
 		small + "count = 20000\n[[fault]]\nkind = \"reset\"\nevery = \"1s\"":                 "f:7: every: about 72000000 faults in 1h0m0s; a run has at most 1000000: give a longer one",
 		small + "[[attack]]\nname = \"mirais\"\ncount = 1":                                   `f:5: name: unknown attack "mirais"; did you mean "mirai"? (there are ` + quoted(attackNames()) + ")",

@@ -62,6 +62,7 @@ type Boards struct {
 	Firmware string       // version
 	Interval time.Duration
 	Security time.Duration // between reports of the security module; 0: there is none
+	Log      time.Duration // between lines that the board writes to its external flash; 0: it writes none
 	Group    string        // security group
 	Site     string
 	Link     string

@@ -41,6 +41,9 @@ func (d *decoder) judge(f *File) {
 		x := &f.Faults[i]
 		path := at("fault", i)
 		n := d.affected(f, path, x.Boards)
+		if x.Kind == FlashWear && !slices.ContainsFunc(f.Boards, func(b Boards) bool { return f.among(x.Boards, &b) && b.Log > 0 }) {
+			d.complain(path, "kind", "none of its boards writes to its flash; give them a log = \"1m\"")
+		}
 		events += float64(n) * x.Share * float64(f.Duration) / float64(x.Every)
 		if events > MaxEvents {
 			d.complain(path, "every", "about %.0f faults in %v; a run has at most %d: give a longer one", events, f.Duration, MaxEvents)

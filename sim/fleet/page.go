@@ -36,7 +36,7 @@ type view struct {
 func (r *Report) HTML(w io.Writer) error {
 	v := view{Report: r, Plots: r.plots()}
 	for _, b := range r.Fleet.Each {
-		if b.Crashes > 0 || len(b.Attacks) > 0 || b.Stopped != "" || b.Resets > 0 || b.Failed > 0 {
+		if b.Crashes > 0 || len(b.Attacks) > 0 || b.Stopped != "" || b.Resets > 0 || b.Failed > 0 || b.Log != nil && b.Log.Failed > 0 {
 			v.Noted = append(v.Noted, b)
 		}
 	}

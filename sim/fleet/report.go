@@ -80,6 +80,7 @@ type BoardDid struct {
 	Reasons map[string]uint32 `json:"resetReasons,omitempty"`
 	Crashed []Crashed         `json:"crashed,omitempty"` // the first ones
 	Attacks []Attacked        `json:"attacks,omitempty"`
+	Log     *Logged           `json:"log,omitempty"`
 	Stopped string            `json:"stopped,omitempty"` // why it did not run to the end
 	Trace   *Traced           `json:"trace,omitempty"`
 }

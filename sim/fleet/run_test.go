@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vauban-iot/vauban/app/apptest"
+	"github.com/vauban-iot/vauban/app/fleetd"
 	"github.com/vauban-iot/vauban/app/up"
 	"github.com/vauban-iot/vauban/sim/fleet"
 )
@@ -24,6 +25,9 @@ func installation(v *apptest.Vauban) *fleet.Installation {
 		API: v.API.URL, Token: v.API.Token, Roots: v.Roots,
 	}
 }
+
+// often lets boards register as often as they are reset in virtual time.
+func often(c *up.Config) { c.Registrations = fleetd.Unlimited }
 
 func parse(t testing.TB, text string) *fleet.File {
 	t.Helper()
@@ -122,7 +126,7 @@ func did(t testing.TB, v *apptest.Vauban, text string) (*fleet.Report, string) {
 
 // Two runs do the same, byte for byte, whatever goes wrong in them, on one processor and on two.
 func TestRun_Repeats(t *testing.T) {
-	v := apptest.Start(t)
+	v := apptest.Start(t, often)
 	_, first := did(t, v, trouble)
 	for _, n := range []int{1, 2} {
 		was := runtime.GOMAXPROCS(n)
@@ -194,7 +198,7 @@ func TestRun_Example(t *testing.T) {
 	}
 	f.Duration = time.Hour // the half of it has it all
 	clock := fleet.NewClock(f)
-	v := apptest.Start(t, func(c *up.Config) { c.Clock = clock.Now })
+	v := apptest.Start(t, often, func(c *up.Config) { c.Clock = clock.Now })
 	r, err := fleet.Run(t.Context(), fleet.Config{File: f, To: installation(v), Clock: clock})
 	if err != nil {
 		t.Fatal(err)
@@ -253,5 +257,49 @@ func TestRun_RefusesTheFuture(t *testing.T) {
 	f = parse(t, "time = \"real\"\nduration = \"1h\"\n[[board]]\nname = \"lamp\"\nnetwork = \"netstack\"\n")
 	if _, err := fleet.Run(t.Context(), fleet.Config{File: f, To: &fleet.Installation{MQTT: "hub.example:8883"}}); err == nil || !strings.Contains(err.Error(), "loopback") {
 		t.Error(err)
+	}
+}
+
+// Boards that write keep what was acknowledged, whatever happens to the power, until their flash is worn out.
+func TestRun_Logbook(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t, often)
+	text := `duration = "1h"
+epoch = 2025-03-01T06:00:00Z
+[[board]]
+name = "writer"
+count = 2
+log = "10s"
+telemetry = "10m"
+security = "off"
+[[board]]
+name = "worn"
+count = 2
+log = "10s"
+telemetry = "10m"
+security = "off"
+[[fault]]
+kind = "brown-out"
+boards = ["writer"]
+every = "2m"
+[[fault]]
+kind = "flash-wear"
+boards = ["worn"]
+every = "5m"
+erases = 25000
+`
+	r, first := did(t, v, text)
+	for _, b := range r.Fleet.Each {
+		switch writer := strings.HasPrefix(b.ID, "writer"); {
+		case b.Log == nil || b.Log.Written < 50:
+			t.Errorf("%s wrote %+v", b.ID, b.Log)
+		case writer && (b.Reasons["brown-out"] < 10 || b.Log.Lost != 0 || b.Log.Out != 0):
+			t.Errorf("%s had %v and lost something: %+v", b.ID, b.Reasons, b.Log)
+		case !writer && (b.Log.Failed == 0 || b.Log.Out == 0):
+			t.Errorf("the flash of %s does not wear out: %+v", b.ID, b.Log)
+		}
+	}
+	if _, again := did(t, v, text); again != first {
+		t.Errorf("it does not repeat: %s", cmp.Diff(first, again))
 	}
 }

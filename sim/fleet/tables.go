@@ -148,6 +148,7 @@ func (t *table) boards(entry int) Boards {
 	} else {
 		t.duration("security", &b.Security, time.Second, 24*time.Hour)
 	}
+	t.duration("log", &b.Log, time.Second, 24*time.Hour)
 	t.name("group", &b.Group)
 	t.name("site", &b.Site)
 	t.name("link", &b.Link)

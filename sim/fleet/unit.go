@@ -36,6 +36,7 @@ type unit struct {
 	device     *quickstart.Device // of the present kernel
 	module     *security.Module   // nil: there is none
 	infections []*infection.Infection
+	log        *logbook // nil: there is none
 	online     bool
 	did        Counts
 	crashed    []Crashed
@@ -97,7 +98,10 @@ func (r *run) open(ctx context.Context, plan *Board) (*unit, error) {
 		return nil, err
 	}
 	if r.parts == nil {
-		r.parts = append(image.Parts, security.Part())
+		r.parts = append(image.Parts, security.Part(), logPart())
+	}
+	if plan.Of.Log > 0 {
+		u.log = &logbook{u: u}
 	}
 	if err := errors.Join(u.protect(), u.infect()); err != nil {
 		return nil, err
@@ -143,6 +147,9 @@ func (u *unit) define(k *rtos.Kernel, d *quickstart.Device) {
 	}
 	for _, i := range u.infections {
 		must(i.Define(k, d.Await))
+	}
+	if u.log != nil {
+		u.log.define(k)
 	}
 	if u.hw.Reason() != board.PowerOnReset {
 		u.did.Resets++
@@ -232,7 +239,7 @@ func (u *unit) act(a action) {
 	case Reset:
 		u.hw.Reset(board.PinReset)
 	case Brownout:
-		u.hw.Reset(board.BrownoutReset)
+		u.brownout()
 	case NetworkLoss:
 		u.lose(a.over)
 	case FlashWear:
@@ -240,6 +247,16 @@ func (u *unit) act(a action) {
 	case Panic:
 		_ = u.hw.At(u.hw.Now(), func() { panic(injected{}) }) // a board that is starting has nothing to crash
 	}
+}
+
+// brownout lets the supply fall: at once, or, on a board that writes to its flash, in the middle of one of the next steps of that.
+func (u *unit) brownout() {
+	down := func() { u.hw.Reset(board.BrownoutReset) }
+	if u.log == nil {
+		down()
+		return
+	}
+	u.hw.QSPI.CutAt(1+chance.Mix(u.plan.Seed, u.hw.QSPI.Steps())%8, down)
 }
 
 // injected is what a firmware panics with because the fleet file says so.
@@ -299,6 +316,9 @@ func (u *unit) report(until time.Duration) BoardDid {
 	}
 	if u.module != nil {
 		d.Unsent = u.module.Statistics().Lost
+	}
+	if u.log != nil {
+		d.Log = &u.log.did
 	}
 	if u.trace != nil {
 		d.Trace = &Traced{u.trace.events, hex.EncodeToString(u.trace.hash.Sum(nil))}
