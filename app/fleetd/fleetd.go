@@ -33,6 +33,9 @@ type Config struct {
 
 // Run plays the fleet, and returns the report of as much as was played also when ctx ended. Of a throw-away installation nothing is left.
 func Run(ctx context.Context, cfg Config) (*fleet.Report, error) {
+	if err := openFiles(cfg.File.Total(), cfg.Data == ""); err != nil {
+		return nil, err
+	}
 	var clock *fleet.Clock
 	if cfg.Data == "" { // one that is there lives by the machine's
 		clock = fleet.NewClock(cfg.File)
