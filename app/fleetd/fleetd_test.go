@@ -27,7 +27,7 @@ func TestRun_Interrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := r.Fleet; d.Reached <= 0 || d.Reached >= d.Duration || d.Telemetry == 0 || r.Run.Speed < 1 {
+	if d := r.Fleet; d.Reached <= 0 || d.Reached >= d.Duration || d.Telemetry == 0 || d.Lost+d.Failed > 0 || r.Run.Speed < 1 {
 		t.Errorf("%v of %v, %+v, %v", d.Reached, d.Duration, d.Counts, r.Run.Speed)
 	}
 }

@@ -210,11 +210,11 @@ func ceiling(v float64) float64 {
 func short(v float64) string {
 	switch {
 	case v >= 1e6:
-		return strconv.FormatFloat(v/1e6, 'g', 3, 64) + " M"
+		return strconv.FormatFloat(v/1e6, 'f', -1, 64) + " M"
 	case v >= 1e4:
-		return strconv.FormatFloat(v/1e3, 'g', 3, 64) + " k"
+		return strconv.FormatFloat(v/1e3, 'f', -1, 64) + " k"
 	}
-	return strconv.FormatFloat(v, 'g', 3, 64)
+	return strconv.FormatFloat(v, 'f', -1, 64)
 }
 
 // span is a number of seconds for people: two units at most.

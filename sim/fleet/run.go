@@ -81,6 +81,7 @@ type run struct {
 	units []*unit
 	parts []board.Part // of the firmware
 	begun time.Time
+	cut   context.Context // whose end ends the boards; nil: nothing does
 	took  time.Duration
 	clock atomic.Int64 // of the boards, nanoseconds
 	up    atomic.Int64 // boards that were not given up
@@ -179,6 +180,7 @@ func (r *run) make(ctx context.Context, plan *Plan) (err error) {
 // play makes the boards, runs them and ends them.
 func (r *run) play(ctx context.Context, plan *Plan) error {
 	inner, cancel := context.WithCancel(ctx)
+	r.cut = inner
 	defer cancel()
 	defer func() {
 		cancel()

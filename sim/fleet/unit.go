@@ -160,6 +160,9 @@ func (u *unit) define(k *rtos.Kernel, d *quickstart.Device) {
 // event is what the firmware did.
 func (u *unit) event(e quickstart.Event) {
 	r := u.run
+	if r.cut != nil && r.cut.Err() != nil {
+		return // that it ends what is under way is none of the boards' doing
+	}
 	switch e.Kind {
 	case quickstart.Provisioned:
 		u.did.Registrations++
