@@ -247,16 +247,20 @@ func TestRun_Example(t *testing.T) {
 	}
 }
 
-// A run that would end in the future is refused before anything happens.
-func TestRun_RefusesTheFuture(t *testing.T) {
+// What cannot go well is refused before anything happens.
+func TestRun_Refuses(t *testing.T) {
 	t.Parallel()
 	f := parse(t, "epoch = 2200-01-01T00:00:00Z\nduration = \"1h\"\n[[board]]\nname = \"lamp\"\n")
 	if _, err := fleet.Run(t.Context(), fleet.Config{File: f, To: &fleet.Installation{}}); err == nil || !strings.Contains(err.Error(), "in the future") {
 		t.Error(err)
 	}
-	f = parse(t, "time = \"real\"\nduration = \"1h\"\n[[board]]\nname = \"lamp\"\nnetwork = \"netstack\"\n")
-	if _, err := fleet.Run(t.Context(), fleet.Config{File: f, To: &fleet.Installation{MQTT: "hub.example:8883"}}); err == nil || !strings.Contains(err.Error(), "loopback") {
-		t.Error(err)
+	for _, text := range []string{
+		"time = \"real\"\nduration = \"1h\"\n[[board]]\nname = \"lamp\"\nnetwork = \"netstack\"\n",
+		"duration = \"1h\"\n[[board]]\nname = \"lamp\"\n[[attack]]\nname = \"stolen-key\"\ncount = 1\n",
+	} {
+		if _, err := fleet.Run(t.Context(), fleet.Config{File: parse(t, text), To: &fleet.Installation{MQTT: "hub.example:8883"}}); err == nil || !strings.Contains(err.Error(), "loopback") {
+			t.Error(err)
+		}
 	}
 }
 

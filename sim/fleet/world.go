@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vauban-iot/vauban/board/network"
@@ -15,6 +16,7 @@ import (
 	"github.com/vauban-iot/vauban/board/network/netstack"
 	"github.com/vauban-iot/vauban/board/network/service"
 	"github.com/vauban-iot/vauban/sim/infection"
+	"github.com/vauban-iot/vauban/sim/traffic"
 )
 
 // Where boards find what they need.
@@ -138,11 +140,16 @@ func (w *world) beyond(b *Board) *infection.World {
 	return w.outside.worlds[four]
 }
 
-// errLoopback is for installations that packets cannot be bridged to.
-var errLoopback = errors.New("boards with network = \"netstack\" reach only an installation on this machine's loopback; use facade boards for others")
+// errLoopback is for installations that are elsewhere.
+var errLoopback = errors.New("the installation is not on this machine's loopback, where boards with network = \"netstack\" and thieves of keys (stolen-key, stuffing) find it; " +
+	"take facade boards and other attacks, or no --data")
 
+// reaches refuses an installation that a part of the fleet could not reach.
 func (f *File) reaches(to *Installation) error {
-	if !f.packets() {
+	visits := slices.ContainsFunc(f.Attacks, func(a Attack) bool {
+		return a.Name == string(traffic.StolenKey) || a.Name == string(traffic.Stuffing)
+	})
+	if !f.packets() && !visits {
 		return nil
 	}
 	a, err := netip.ParseAddrPort(to.MQTT)
