@@ -192,6 +192,7 @@ func (r *run) play(ctx context.Context, plan *Plan) error {
 	if err := r.make(inner, plan); err != nil {
 		return err
 	}
+	r.begun = time.Now() // for who watches, too
 	watching := make(chan struct{})
 	watched, unwatch := context.WithCancel(inner)
 	go func() {
@@ -200,7 +201,6 @@ func (r *run) play(ctx context.Context, plan *Plan) error {
 	}()
 	stop := func() { unwatch(); <-watching }
 	defer stop()
-	r.begun = time.Now()
 	if r.file.RealTime {
 		r.real(inner)
 	} else {
