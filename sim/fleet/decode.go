@@ -3,6 +3,7 @@ package fleet
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -18,17 +19,15 @@ import (
 
 // Load reads a fleet file. Its error is [Problems], or what kept the file from being read.
 func Load(path string) (*File, error) {
-	info, err := os.Stat(path)
+	in, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no fleet file %s", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the fleet file cannot be read: %w", err)
 	}
-	if info.Size() > maxFile {
-		return nil, fmt.Errorf("%s has %d bytes; a fleet file has at most %d", path, info.Size(), maxFile)
-	}
-	text, err := os.ReadFile(path)
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, maxFile+1)) // one more is too many, and Parse says so
 	if err != nil {
 		return nil, fmt.Errorf("the fleet file cannot be read: %w", err)
 	}
@@ -38,7 +37,7 @@ func Load(path string) (*File, error) {
 // Parse reads the text of a fleet file; name stands in its complaints. Its error is [Problems].
 func Parse(name string, text []byte) (*File, error) {
 	if len(text) > maxFile {
-		return nil, Problems{{File: name, Text: fmt.Sprintf("%d bytes; a fleet file has at most %d", len(text), maxFile)}}
+		return nil, Problems{{File: name, Text: fmt.Sprintf("a fleet file has at most %d bytes", maxFile)}}
 	}
 	var doc map[string]any
 	if err := toml.Unmarshal(text, &doc); err != nil {

@@ -61,6 +61,8 @@ func TestParse_RefusesOne(t *testing.T) {
 		"board = [5]\n" + `duration = "1h"`:                                 "f:1: board: want tables [[board]]",
 		"seed = -1\n" + small:                                               "f:1: seed: -1 is outside 0 to 9007199254740992",
 		"epoch = \"today\"\n" + small:                                       `f:1: epoch: "today" is no moment; want one such as 2026-03-01T06:00:00Z`,
+		"epoch = 0001-01-01T00:00:00Z\n" + small:                            "f:1: epoch: 0001-01-01T00:00:00Z is before 2000, where the boards' clocks begin",
+		"epoch = \"1999-12-31T23:59:59Z\"\n" + small:                        "f:1: epoch: 1999-12-31T23:59:59Z is before 2000, where the boards' clocks begin",
 		"epoch = 2026-03-01\n" + small:                                      "f:1: epoch: 2026-03-01 is no moment; want one such as 2026-03-01T06:00:00Z",
 		"time = \"real\"\nspeed = 5\n" + small:                              "f:2: speed: real time goes at its own speed; leave it out, or set time = \"virtual\"",
 		"time = \"real\"\nepoch = 2026-03-01T06:00:00Z\n" + small:           "f:2: epoch: in real time it is now; leave it out, or set time = \"virtual\"",
@@ -70,23 +72,26 @@ func TestParse_RefusesOne(t *testing.T) {
 		small + "[[board]]\nname = \"b\"\nsubnet = \"10.16.7.0/24\"":        `f:6: subnet: 10.16.7.0/24 overlaps with 10.16.0.0/16 of "lamp"; each entry has one of its own`,
 		small + "count = 15000\n[[board]]\nname = \"b\"\ncount = 6000":      "f:7: count: 21000 boards in all; at most 20000",
 		"time = \"real\"\n" + small + "network = \"netstack\"\ncount = 501": "f:6: count: 501 boards with a TCP/IP stack each; at most 500: take network = \"facade\"",
-		"time = \"real\"\n" + small + "network = \"netstack\"\nsubnet = \"10.9.0.0/16\"":     `f:6: subnet: boards with network = "netstack" ask for their addresses (DHCP); leave it out`,
-		small + "[[fault]]\nkind = \"reset\"":                                                "f:4: every: required: how long a board goes without it on average, such as \"12h\"",
-		small + "[[fault]]\nevery = \"1h\"":                                                  `f:4: kind: required: "reset", "brown-out", "flash-wear", "network-loss", "panic"`,
-		small + "[[fault]]\nkind = \"reset\"\nevery = \"1h\"\nlasts = \"1s\"":                "f:7: lasts: network-loss needs it, and no other fault: how long it lasts on average",
-		small + "[[fault]]\nkind = \"flash-wear\"\nevery = \"1h\"":                           "f:4: erases: flash-wear needs it, and no other fault: by how many erases the pages in use are older then",
-		small + "[[fault]]\nkind = \"flash-wear\"\nevery = \"1h\"\nerases = 5":               `f:5: kind: none of its boards writes to its flash; give them a log = "1m"`,
-		small + "[[fault]]\nkind = \"network-loss\"\nevery = \"1h\"\nlasts = \"2h\"":         "f:7: lasts: 2h0m0s is longer than every, 1h0m0s: the boards would never be connected",
-		small + "count = 20000\n[[fault]]\nkind = \"reset\"\nevery = \"1s\"":                 "f:7: every: about 72000000 faults in 1h0m0s; a run has at most 1000000: give a longer one",
-		small + "[[attack]]\nname = \"mirais\"\ncount = 1":                                   `f:5: name: unknown attack "mirais"; did you mean "mirai"? (there are ` + quoted(attackNames()) + ")",
-		small + "[[attack]]\nname = \"mirai\"\ncount = 1\naddress = \"10.0.0.1\"":            `f:7: address: "10.0.0.1" is no address of the Internet; want one such as "203.0.113.5"`,
-		small + "[[attack]]\nname = \"mirai\"":                                               "f:4: share: want one of share, such as 0.05, and count, the first so many boards of each entry",
-		small + "[[attack]]\nname = \"mirai\"\ncount = 1\nonset = \"30m\"\nspread = \"31m\"": "f:8: spread: the attack would begin up to 1h1m0s after the start, but the run is over after 1h0m0s",
-		small + "[[link]]\nname = \"l\"\nloss = 0.6":                                         "f:6: loss: 0.6 lets no connection come about; at most 0.5 (an outage is outage_every and outage_lasts)",
-		small + "[[link]]\nname = \"l\"\noutage_every = \"1h\"":                              "f:6: outage_every: outages need both, outage_every and outage_lasts",
-		small + strings.Repeat("[[site]]\n", 65):                                             "f:4: site: 65 tables; at most 64",
-		"time = \"real\"\n" + small + "link = \"l\"\n[[link]]\nname = \"l\"\nloss = 0.1":     `f:5: link: "l" is slow or lossy, which a facade is not in real time; set network = "netstack" or time = "virtual"`,
-		strings.Repeat("#", maxFile+1):                                                       fmt.Sprintf("f: %d bytes; a fleet file has at most %d", maxFile+1, maxFile),
+		"time = \"real\"\n" + small + "network = \"netstack\"\nsubnet = \"10.9.0.0/16\"":                            `f:6: subnet: boards with network = "netstack" ask for their addresses (DHCP); leave it out`,
+		small + "[[fault]]\nkind = \"reset\"":                                                                       "f:4: every: required: how long a board goes without it on average, such as \"12h\"",
+		small + "[[fault]]\nevery = \"1h\"":                                                                         `f:4: kind: required: "reset", "brown-out", "flash-wear", "network-loss", "panic"`,
+		small + "[[fault]]\nkind = \"reset\"\nevery = \"1h\"\nlasts = \"1s\"":                                       "f:7: lasts: network-loss needs it, and no other fault: how long it lasts on average",
+		small + "[[fault]]\nkind = \"flash-wear\"\nevery = \"1h\"":                                                  "f:4: erases: flash-wear needs it, and no other fault: by how many erases the pages in use are older then",
+		small + "[[fault]]\nkind = \"flash-wear\"\nevery = \"1h\"\nerases = 5":                                      `f:5: kind: none of its boards writes to its flash; give them a log = "1m"`,
+		small + "[[fault]]\nkind = \"network-loss\"\nevery = \"1h\"\nlasts = \"2h\"":                                "f:7: lasts: 2h0m0s is longer than every, 1h0m0s: the boards would never be connected",
+		small + "count = 20000\n[[fault]]\nkind = \"reset\"\nevery = \"1s\"":                                        "f:7: every: about 72000000 faults and outages in 1h0m0s; a run has at most 1000000: give a longer one",
+		small + "[[attack]]\nname = \"mirais\"\ncount = 1":                                                          `f:5: name: unknown attack "mirais"; did you mean "mirai"? (there are ` + quoted(attackNames()) + ")",
+		small + "[[attack]]\nname = \"mirai\"\ncount = 1\naddress = \"10.0.0.1\"":                                   `f:7: address: "10.0.0.1" is no address of the Internet; want one such as "203.0.113.5"`,
+		small + "[[attack]]\nname = \"mirai\"":                                                                      "f:4: share: want one of share, such as 0.05, and count, the first so many boards of each entry",
+		small + "[[attack]]\nname = \"mirai\"\ncount = 1\nonset = \"30m\"\nspread = \"31m\"":                        "f:8: spread: the attack would begin up to 1h1m0s after the start, but the run is over after 1h0m0s",
+		small + "[[link]]\nname = \"l\"\nloss = 0.6":                                                                "f:6: loss: 0.6 lets no connection come about; at most 0.5 (an outage is outage_every and outage_lasts)",
+		small + "[[link]]\nname = \"l\"\noutage_every = \"1h\"":                                                     "f:6: outage_every: outages need both, outage_every and outage_lasts",
+		small + strings.Repeat("[[site]]\n", 65):                                                                    "f:4: site: 65 tables; at most 64",
+		"time = \"real\"\n" + small + "link = \"l\"\n[[link]]\nname = \"l\"\nloss = 0.1":                            `f:5: link: "l" is slow or lossy, which a facade is not in real time; set network = "netstack" or time = "virtual"`,
+		strings.Repeat("#", maxFile+1):                                                                              fmt.Sprintf("f: a fleet file has at most %d bytes", maxFile),
+		small + "[[board]]\nname = \"a\"\ncount = 3\n[[board]]\nname = \"a-0002\"":                                  `f:8: name: "a-0002" is the id of one of the boards of "a"`,
+		small + "count = 20000\nlink = \"l\"\n[[link]]\nname = \"l\"\noutage_every = \"1m\"\noutage_lasts = \"1s\"": "f:8: outage_every: about 1200000 outages of boards in 1h0m0s; a run has at most 1000000: give a longer one",
+		small + "count = 10000\nlink = \"l\"\n[[link]]\nname = \"l\"\noutage_every = \"1m\"\noutage_lasts = \"1s\"\n[[fault]]\nkind = \"reset\"\nevery = \"1m\"": "f:12: every: about 1200000 faults and outages in 1h0m0s; a run has at most 1000000: give a longer one",
 	} {
 		_, err := Parse("f", []byte(text))
 		if err == nil || err.Error() != want {
@@ -119,6 +124,23 @@ func TestParse_Defaults(t *testing.T) {
 	}
 	if _, err := Load(filepath.Join(t.TempDir(), "none.toml")); err == nil || !strings.HasPrefix(err.Error(), "there is no fleet file") {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// Boards with packets get their addresses by DHCP: the subnet that they would have without is free for others.
+func TestParse_PacketsTakeNoSubnet(t *testing.T) {
+	t.Parallel()
+	text := "time = \"real\"\n" + small + "network = \"netstack\"\n[[board]]\nname = \"b\"\nsubnet = \"10.16.0.0/16\""
+	if _, err := Parse("f", []byte(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+// What has no size, such as a device, is not read without end.
+func TestLoad_Endless(t *testing.T) {
+	t.Parallel()
+	if _, err := Load("/dev/zero"); err == nil || !strings.Contains(err.Error(), "a fleet file has at most") {
+		t.Error(err)
 	}
 }
 

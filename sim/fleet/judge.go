@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vauban-iot/vauban/internal/nearest"
@@ -36,7 +38,23 @@ func (d *decoder) judge(f *File) {
 			d.complain(at("board", i), "link", "%q is slow or lossy, which a facade is not in real time; set network = \"netstack\" or time = \"virtual\"", l.Name)
 		}
 	}
-	events := 0.0
+	events := 0.0 // each board has its own list of its link's outages
+	for i := range f.Links {
+		l := &f.Links[i]
+		if l.OutageEvery == 0 {
+			continue
+		}
+		n := 0
+		for j := range f.Boards {
+			if b := &f.Boards[j]; b.Link == l.Name {
+				n += b.Count
+			}
+		}
+		if events += float64(n) * float64(f.Duration) / float64(l.OutageEvery); events > MaxEvents {
+			d.complain(at("link", i), "outage_every", "about %.0f outages of boards in %v; a run has at most %d: give a longer one", events, f.Duration, MaxEvents)
+			break
+		}
+	}
 	for i := range f.Faults {
 		x := &f.Faults[i]
 		path := at("fault", i)
@@ -46,7 +64,7 @@ func (d *decoder) judge(f *File) {
 		}
 		events += float64(n) * x.Share * float64(f.Duration) / float64(x.Every)
 		if events > MaxEvents {
-			d.complain(path, "every", "about %.0f faults in %v; a run has at most %d: give a longer one", events, f.Duration, MaxEvents)
+			d.complain(path, "every", "about %.0f faults and outages in %v; a run has at most %d: give a longer one", events, f.Duration, MaxEvents)
 			break
 		}
 		if x.Lasts > x.Every {
@@ -82,6 +100,12 @@ func (d *decoder) judge(f *File) {
 
 func (d *decoder) boards(f *File, at func(string, int) string) {
 	d.unique("board", names(f.Boards, func(b *Boards) string { return b.Name }))
+	for i := range f.Boards { // only one without a count may be called as one of those with a count is
+		b := &f.Boards[i]
+		if o := pick(f.Boards, func(o *Boards) bool { return !b.Numbered && o.Numbered && o.has(b.Name) }); o != nil {
+			d.complain(at("board", i), "name", "%q is the id of one of the boards of %q", b.Name, o.Name)
+		}
+	}
 	if n := f.Total(); n > MaxBoards {
 		i := len(f.Boards) - 1
 		d.complain(at("board", i), "count", "%d boards in all; at most %d", n, MaxBoards)
@@ -95,7 +119,7 @@ func (d *decoder) boards(f *File, at func(string, int) string) {
 			d.complain(path, "subnet", "%d boards, but %s has only %d addresses for boards; take a larger subnet, or fewer boards", b.Count, b.Subnet, room)
 		}
 		for j := range i {
-			if o := &f.Boards[j]; o.Subnet.Overlaps(b.Subnet) {
+			if o := &f.Boards[j]; b.Network == Facade && o.Network == Facade && o.Subnet.Overlaps(b.Subnet) {
 				d.complain(path, "subnet", "%s overlaps with %s of %q; each entry has one of its own", b.Subnet, o.Subnet, o.Name)
 			}
 		}
@@ -155,14 +179,16 @@ func (f *File) among(entries []string, b *Boards) bool {
 }
 
 func (f *File) has(id string) bool {
-	return slices.ContainsFunc(f.Boards, func(b Boards) bool {
-		for i := range b.Count {
-			if b.id(i) == id {
-				return true
-			}
-		}
-		return false
-	})
+	return slices.ContainsFunc(f.Boards, func(b Boards) bool { return b.has(id) })
+}
+
+func (b *Boards) has(id string) bool {
+	if !b.Numbered {
+		return b.Name == id
+	}
+	number, _ := strings.CutPrefix(id, b.Name+"-")
+	n, err := strconv.Atoi(number)
+	return err == nil && n >= 1 && n <= b.Count && b.id(n-1) == id
 }
 
 // addresses counts those of a subnet that boards may have: not the first 256 of a large one, nor its first and last.

@@ -29,6 +29,9 @@ func (t *table) name(key string, p *string) {
 	*p = v
 }
 
+// firstYear is where the clock of an STM32 begins to count.
+const firstYear = 2000
+
 // decode reads the whole document.
 func (d *decoder) decode(doc map[string]any) *File {
 	f := &File{Name: "fleet", Seed: 1, Window: defaultWindow}
@@ -37,7 +40,10 @@ func (d *decoder) decode(doc map[string]any) *File {
 	seed := 1
 	t.number("seed", &seed, 0, 1<<53)
 	f.Seed = uint64(seed)
-	t.moment("epoch", &f.Epoch)
+	n := len(d.problems)
+	if t.moment("epoch", &f.Epoch); doc["epoch"] != nil && len(d.problems) == n && f.Epoch.Year() < firstYear {
+		t.complain("epoch", "%s is before %d, where the boards' clocks begin", f.Epoch.Format(time.RFC3339), firstYear)
+	}
 	if _, ok := doc["duration"]; !ok {
 		d.problems = append(d.problems, Problem{d.file, 0, "duration", "required: how long the boards run by their own clocks, such as \"2h\""})
 	}
