@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -137,10 +139,28 @@ func (b *boardFlags) config(c *cobra.Command) (desk.Config, error) {
 		return cfg, misuse("--key, --group-key, --dps-host and --hub-host go with --id-scope")
 	case b.scope != "" && b.key == "" && b.groupKey == "" && b.cert == "":
 		return cfg, misuse("--id-scope needs one of --key, --group-key and --cert")
+	case !isBase64(b.key) || !isBase64(b.groupKey):
+		return cfg, misuse("--key and --group-key are base64")
+	}
+	if _, _, err := net.SplitHostPort(b.address); b.address != "" && err != nil {
+		return cfg, misuse("--address is host:port, such as localhost:8883: %v", err)
+	}
+	if b.cert != "" { // a board would try it again and again
+		if _, err := tls.LoadX509KeyPair(b.cert, b.certKey); err != nil {
+			return cfg, fmt.Errorf("the certificate cannot be used: %w", err)
+		}
+	}
+	if b.trace != "" {
+		if err := writable(b.trace); err != nil {
+			return cfg, err
+		}
 	}
 	if b.epoch != "" {
 		if cfg.Epoch, err = time.Parse(time.RFC3339, b.epoch); err != nil {
 			return cfg, misuse("--epoch is a time such as 2031-02-03T04:05:06Z: %v", err)
+		}
+		if cfg.Epoch.Year() < 2000 {
+			return cfg, misuse("--epoch: the clock of a board begins with the year 2000")
 		}
 	}
 	cfg.Firmware = quickstart.Config{Interval: b.interval, TLS: profile, CertificateFile: b.cert, KeyFile: b.certKey}
@@ -155,6 +175,11 @@ func (b *boardFlags) config(c *cobra.Command) (desk.Config, error) {
 		return cfg, err
 	}
 	return cfg, b.atInstallation(c.Context(), &cfg, r)
+}
+
+func isBase64(text string) bool {
+	_, err := base64.StdEncoding.DecodeString(text)
+	return err == nil
 }
 
 // atHub is a device whose hub is known.
@@ -313,9 +338,10 @@ func (t *terminal) console(text []byte) {
 		return
 	}
 	for _, c := range text {
-		if c != '\n' && len(t.line) < maxLine {
-			t.line = append(t.line, c)
-			continue
+		if c != '\n' {
+			if t.line = append(t.line, c); len(t.line) < maxLine {
+				continue
+			}
 		}
 		if line := strings.TrimRight(string(t.line), "\r"); line != "" {
 			t.print("console", map[string]any{"text": strings.ToValidUTF8(line, "?")}, "")

@@ -244,9 +244,9 @@ func TestBoardRun_Refuses(t *testing.T) {
 		code int
 	}{
 		"no installation":         {[]string{"--data", t.TempDir()}, "vauban up", exitFailed},
-		"two identities":          {[]string{"--connection-string", text, "--id-scope", "1", "--registration-id", "r"}, "none of the others can be", exitFailed},
+		"two identities":          {[]string{"--connection-string", text, "--id-scope", "1", "--registration-id", "r"}, "none of the others can be", exitMisuse},
 		"a broken string":         {[]string{"--connection-string", "HostName"}, "--connection-string", exitMisuse},
-		"a scope alone":           {[]string{"--id-scope", "1"}, "registration-id", exitFailed},
+		"a scope alone":           {[]string{"--id-scope", "1"}, "registration-id", exitMisuse},
 		"no key":                  {[]string{"--id-scope", "1", "--registration-id", "r"}, "one of --key", exitMisuse},
 		"a key alone":             {[]string{"--key", "a2V5"}, "go with --id-scope", exitMisuse},
 		"no such network":         {[]string{"--network", "wifi"}, "want facade or netstack", exitMisuse},
@@ -257,6 +257,12 @@ func TestBoardRun_Refuses(t *testing.T) {
 		"half a second":           {[]string{"--interval", "500ms"}, "whole seconds", exitMisuse},
 		"no time":                 {[]string{"--epoch", "yesterday"}, "2031-02-03", exitMisuse},
 		"before it begins":        {[]string{"--duration", "-1s"}, "not negative", exitMisuse},
+		"a time long ago":         {[]string{"--epoch", "0001-01-01T00:00:00Z"}, "the year 2000", exitMisuse},
+		"no port":                 {[]string{"--connection-string", text, "--address", "nonsense"}, "--address is host:port", exitMisuse},
+		"no base64":               {[]string{"--id-scope", "1", "--registration-id", "r", "--dps-host", "localhost", "--group-key", "no key"}, "are base64", exitMisuse},
+		"no such certificate":     {[]string{"--connection-string", "HostName=localhost;DeviceId=d;x509=true", "--cert", "missing.pem", "--cert-key", "missing.key"}, "missing.pem", exitFailed},
+		"nowhere for a trace":     {[]string{"--connection-string", text, "--trace", "missing/t.trx"}, "missing/t.trx cannot be written", exitFailed},
+		"a folder as a trace":     {[]string{"--connection-string", text, "--trace", t.TempDir()}, "name a file", exitFailed},
 		"no such CA":              {[]string{"--connection-string", text, "--ca", "missing.pem"}, "missing.pem", exitFailed},
 		"packets to an address":   {[]string{"--connection-string", strings.Replace(text, "localhost", "127.0.0.1", 1), "--network", "netstack"}, "needs its platform to have a name", exitFailed},
 		"packets to elsewhere":    {[]string{"--connection-string", text, "--address", "192.0.2.1:8883", "--network", "netstack"}, "not on this machine's loopback", exitFailed},
@@ -269,5 +275,25 @@ func TestBoardRun_Refuses(t *testing.T) {
 				t.Errorf("%d: %s", code, errs)
 			}
 		})
+	}
+}
+
+// Nothing of a console's line is lost, however long it is.
+func TestTerminal_LongLines(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	term := &terminal{w: &out, json: true, name: "b"}
+	text := strings.Repeat("0123456789", 1000)
+	term.console([]byte(text + "\r\n"))
+	got := ""
+	for line := range strings.Lines(out.String()) {
+		var e struct{ Text string }
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		got += e.Text
+	}
+	if got != text {
+		t.Errorf("%d of %d bytes are there", len(got), len(text))
 	}
 }

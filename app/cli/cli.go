@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,11 +114,11 @@ Start with:  vauban up`,
 		certificateCommand(), dpsCommand(), policyCommand(), networkCommand(), containCommand(), throttleCommand(), subscriptionCommand(), pkiCommand(), serveCommand(), configCommand(), benchCommand(), azsphere.New(azsphere.Below, version()))
 	root.AddCommand(agentd.New("vauban agent", version()), moduleCommand())
 	root.AddCommand(detectorCommand(), evaluateCommand(), rtosCommand(), simCommand())
-	// Wrong arguments are misuse, wherever they are found.
+	// Wrong arguments are misuse, wherever they are found, and so are flags that do not go together.
 	for _, c := range all(root) {
 		if check := c.Args; check != nil {
 			c.Args = func(c *cobra.Command, args []string) error {
-				if err := check(c, args); err != nil {
+				if err := cmp.Or(check(c, args), c.ValidateRequiredFlags(), c.ValidateFlagGroups()); err != nil {
 					return usageError{err}
 				}
 				return nil

@@ -89,6 +89,9 @@ The throw-away installation keeps its data in a temporary folder; with TMPDIR in
 			if err := os.MkdirAll(reportFolder(report), 0o755); err != nil {
 				return err
 			}
+			if err := writable(reportFiles(report)[0]); err != nil {
+				return err
+			}
 		}
 		say := newTicker(c.ErrOrStderr())
 		rep, err := fleetd.Run(c.Context(), fleetd.Config{
@@ -99,15 +102,13 @@ The throw-away installation keeps its data in a temporary folder; with TMPDIR in
 		if err != nil {
 			return err
 		}
-		if report != "" {
-			if err := writeReport(report, rep); err != nil {
-				return err
-			}
-		}
 		if out == "json" {
 			err = printJSON(c.OutOrStdout(), rep)
 		} else {
 			err = printFleet(c.OutOrStdout(), rep)
+		}
+		if report != "" {
+			err = errors.Join(err, writeReport(report, rep))
 		}
 		if err == nil && rep.Fleet.Reached < rep.Fleet.Duration {
 			err = fmt.Errorf("the run was interrupted after %s of %s", seconds(rep.Fleet.Reached), seconds(rep.Fleet.Duration))
@@ -274,6 +275,14 @@ func isReportFile(path string) bool {
 	return strings.HasSuffix(path, ".json") || strings.HasSuffix(path, ".html")
 }
 
+// reportFiles are those of a report.
+func reportFiles(path string) []string {
+	if isReportFile(path) {
+		return []string{path}
+	}
+	return []string{under(path, "fleet.json"), under(path, "run.json"), under(path, "report.html")}
+}
+
 // writeReport writes a file, or fleet.json, which repeats, run.json, which does not, and report.html into a folder.
 func writeReport(path string, r *fleet.Report) error {
 	put := func(path string, v any) error {
@@ -296,7 +305,8 @@ func writeReport(path string, r *fleet.Report) error {
 	case strings.HasSuffix(path, ".html"):
 		return page(path)
 	}
-	return errors.Join(put(under(path, "fleet.json"), r.Fleet), put(under(path, "run.json"), r.Run), page(under(path, "report.html")))
+	files := reportFiles(path)
+	return errors.Join(put(files[0], r.Fleet), put(files[1], r.Run), page(files[2]))
 }
 
 // ticker tells how a run goes: in one line that changes on a terminal, else now and then in a new one.
