@@ -162,6 +162,20 @@ func TestLink(t *testing.T) {
 	if lost < 150 || lost > 230 { // 0.19 of them, by seeds that are fixed
 		t.Errorf("%d of %d lost something", lost, clean+lost)
 	}
+	// Each further time that something is lost takes twice as long.
+	l, long := Link{Loss: 0.5}, map[time.Duration]bool{}
+	for n := range uint64(1000) {
+		long[l.trip(n)/retransmit] = true
+	}
+	for times := range attempts + 1 {
+		if d := time.Duration(1<<times - 1); !long[d] {
+			t.Errorf("nothing was lost %d times", times)
+		}
+		delete(long, 1<<times-1)
+	}
+	if len(long) > 0 {
+		t.Errorf("times %v", long)
+	}
 }
 
 func FuzzParse(f *testing.F) {

@@ -179,6 +179,9 @@ lasts = "1s"
 	if err != nil {
 		t.Fatal(err)
 	}
+	if g := r.Fleet.Groups; len(g) != 1 || g[0].Boards != 4 || g[0].Counts != r.Fleet.Counts {
+		t.Errorf("the only group is %+v of %+v", g, r.Fleet.Counts)
+	}
 	for _, b := range r.Fleet.Each {
 		if b.Network == fleet.Netstack && (b.Telemetry == 0 || b.Connects == 0) || b.Stopped != "" || b.Address == "" {
 			t.Errorf("%+v", b)
