@@ -455,10 +455,10 @@ func TestModule_Clock(t *testing.T) {
 func TestModule_Reset(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 54, func(r *rig, _ *security.Config) { r.wires[0].refuses = errors.New("no") })
-	r.at(70, func() { r.hw.Reset(board.PinReset) })
-	r.at(71, func() { r.wires[0].refuses = nil })
-	r.run(170 * time.Second)
-	if got := r.wires[0].got; len(got) != 1 || got[0].at < 100*time.Second || got[0].at > 161*time.Second {
+	r.at(60, func() { r.hw.Reset(board.PinReset) }) // between two collections
+	r.at(61, func() { r.wires[0].refuses = nil })
+	r.run(160 * time.Second)
+	if got := r.wires[0].got; len(got) != 1 || got[0].at < 90*time.Second || got[0].at > 151*time.Second {
 		t.Errorf("messages %v; want one, 30 to 90 s after the reset", r.wires[0].brief())
 	}
 	if s := r.module.Statistics(); s.Lost != 1 {
