@@ -133,6 +133,8 @@ func (b *boardFlags) config(c *cobra.Command) (desk.Config, error) {
 		return cfg, misuse("--speed max needs --duration: virtual time has no end of its own")
 	case b.duration < 0:
 		return cfg, misuse("--duration is not negative")
+	case b.device == "":
+		return cfg, misuse("--device is the ID of a device, such as lamp-1")
 	case b.interval < time.Second || b.interval%time.Second != 0:
 		return cfg, misuse("--interval is in whole seconds, and at least one")
 	case b.scope == "" && (b.key != "" || b.groupKey != "" || b.dpsHost != "" || b.hubHost != ""):
@@ -383,8 +385,16 @@ func (t *terminal) end() {
 
 // read does what lines of standard input say.
 func (t *terminal) read(ctx context.Context, r io.Reader) {
-	for in := bufio.NewScanner(r); in.Scan() && ctx.Err() == nil; {
-		switch strings.TrimSpace(in.Text()) {
+	in := bufio.NewReader(r)
+	for ctx.Err() == nil {
+		line, long, err := in.ReadLine()
+		for skip := long; skip && err == nil; { // it means nothing, and those after it may
+			_, skip, err = in.ReadLine()
+		}
+		if err != nil {
+			return
+		}
+		switch strings.TrimSpace(string(line)) {
 		case "r":
 			t.desk.Reset()
 		case "n":

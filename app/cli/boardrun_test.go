@@ -164,7 +164,7 @@ func TestBoardRun_RealTime(t *testing.T) {
 				t.Errorf("setLedState: %+v, %v", r, err)
 			}
 			out.await(t, "[LED2 on PB14 is on]", 1)
-			io.WriteString(keys, "n\n")
+			io.WriteString(keys, strings.Repeat("a cat on the keyboard ", 10_000)+"\nn\n")
 			out.await(t, "[the cable is out]", 1)
 			out.await(t, "The connection is lost", 1)
 			io.WriteString(keys, "n\n")
@@ -258,6 +258,7 @@ func TestBoardRun_Refuses(t *testing.T) {
 		"no time":                 {[]string{"--epoch", "yesterday"}, "2031-02-03", exitMisuse},
 		"before it begins":        {[]string{"--duration", "-1s"}, "not negative", exitMisuse},
 		"a time long ago":         {[]string{"--epoch", "0001-01-01T00:00:00Z"}, "the year 2000", exitMisuse},
+		"no name":                 {[]string{"--device", ""}, "--device", exitMisuse},
 		"no port":                 {[]string{"--connection-string", text, "--address", "nonsense"}, "--address is host:port", exitMisuse},
 		"no base64":               {[]string{"--id-scope", "1", "--registration-id", "r", "--dps-host", "localhost", "--group-key", "no key"}, "are base64", exitMisuse},
 		"no such certificate":     {[]string{"--connection-string", "HostName=localhost;DeviceId=d;x509=true", "--cert", "missing.pem", "--cert-key", "missing.key"}, "missing.pem", exitFailed},
