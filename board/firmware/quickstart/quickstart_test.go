@@ -457,6 +457,47 @@ func TestFirmware_TwinAtTheBeginning(t *testing.T) {
 	}
 }
 
+// A hub that refuses a property, for the twin is full, is not lost by that: the other messages go on.
+func TestFirmware_PropertyRefused(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	text := connectionString(v, "lamp")
+	c, err := device.New(device.Config{ConnectionString: text, TLS: v.TLS(), Address: v.Address(v.Ports.MQTT)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := map[string]string{}
+	for i := range 10 { // until not one more fits
+		full[fmt.Sprint("part", i)] = strings.Repeat("x", 4000)
+		_, err = s.Report(t.Context(), full)
+		if err != nil {
+			delete(full, fmt.Sprint("part", i))
+			break
+		}
+	}
+	if _, ok := errors.AsType[*device.TwinError](err); !ok {
+		t.Fatalf("the twin takes it all: %v", err)
+	}
+	for n := 2048; n > 0; n /= 2 {
+		rest := full["rest"]
+		full["rest"] += strings.Repeat("x", n)
+		if _, err := s.Report(t.Context(), full); err != nil {
+			full["rest"] = rest
+		}
+	}
+	s.Close()
+
+	r := virtual(t, v, board.Config{Seed: 1}, nil, withString(text))
+	r.runFor(t, 2*time.Minute)
+	if lost, sent := len(r.of(quickstart.Lost)), len(r.of(quickstart.Sent)); lost != 0 || sent < 10 {
+		t.Errorf("%d connections lost, %d messages sent; want none lost, and a message each 10 s", lost, sent)
+	}
+}
+
 const groupKey = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw=="
 
 func certificate(t *testing.T, name string) (pair tls.Certificate, certFile, keyFile string) {

@@ -330,14 +330,20 @@ func (r *run) provision() error {
 	return nil
 }
 
-// request does something in the present session. What fails otherwise than by the session's end ends it.
+// refused reports that the hub answered, and that its answer was no.
+func refused(err error) bool {
+	_, ok := errors.AsType[*device.TwinError](err)
+	return ok
+}
+
+// request does something in the present session. What fails otherwise than by the session's end ends it, but for what the hub does not want.
 func (r *run) request(call func(ctx context.Context, s *device.Session) error) error {
 	s := r.session
 	if s == nil {
 		return ErrOffline
 	}
 	err := r.await(typicalRequest, requestTime, func(ctx context.Context) error { return call(ctx, s) })
-	if err != nil && r.session == s && !errors.Is(err, device.ErrTooLarge) {
+	if err != nil && r.session == s && !refused(err) && !errors.Is(err, device.ErrTooLarge) {
 		if errors.Is(err, device.ErrEnded) {
 			err = s.Err()
 		}

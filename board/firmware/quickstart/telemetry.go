@@ -55,7 +55,7 @@ func (r *run) pace() {
 // introduce says what the device is, and how it is.
 func (r *run) introduce() {
 	for _, p := range []string{deviceInformation, ledState(r.led), acknowledged(r.seconds(), 200, 1)} { // version 1, whatever it is: as the original does
-		if r.report(p) != nil {
+		if err := r.report(p); err != nil && !refused(err) {
 			return
 		}
 	}
