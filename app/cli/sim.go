@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -99,6 +100,9 @@ The throw-away installation keeps its data in a temporary folder; with TMPDIR in
 			Logger: slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})),
 		})
 		say.end()
+		if errors.Is(err, context.Canceled) && c.Context().Err() != nil {
+			return errors.New("the run was interrupted before it began")
+		}
 		if err != nil {
 			return err
 		}

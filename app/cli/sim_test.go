@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,5 +138,22 @@ func TestSim_Run(t *testing.T) {
 		if files, err := os.ReadDir(folder); err != nil || len(files) != want {
 			t.Errorf("%s: %v, %v", folder, files, err)
 		}
+	}
+}
+
+// Who interrupts it at once is told so, and nothing is left.
+func TestSim_Interrupted(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var errs bytes.Buffer
+	root := New(strings.NewReader(""), io.Discard, &errs)
+	root.SetArgs([]string{"sim", "run", fleetFile(t, twoLamps)})
+	if code := Code(root.ExecuteContext(ctx), &errs); code != exitFailed || errs.String() != "vauban: the run was interrupted before it began\n" {
+		t.Errorf("%d: %s", code, errs.String())
+	}
+	if files, err := os.ReadDir(tmp); err != nil || len(files) > 0 {
+		t.Errorf("left are %v, %v", files, err)
 	}
 }

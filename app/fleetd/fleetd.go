@@ -123,7 +123,7 @@ func throwAway(ctx context.Context, cfg Config, clock *fleet.Clock) (to *fleet.I
 	go func() { done <- up.Run(inner, u) }()
 	stop = func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) { // it may not have started yet
 			cfg.Logger.Error("the throw-away installation did not end cleanly", "err", err)
 		}
 		os.RemoveAll(dir)
