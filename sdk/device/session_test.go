@@ -99,7 +99,11 @@ func TestSession_EndsBeforeItsToken(t *testing.T) {
 	cfg := configOf(v, v.Device("lamp"))
 	cfg.TokenLife = 2 * time.Second
 	s := connect(t, cfg)
-	<-s.Done()
+	select {
+	case <-s.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session outlives its token")
+	}
 	if !errors.Is(s.Err(), device.ErrTokenDue) {
 		t.Errorf("ended with %v", s.Err())
 	}
