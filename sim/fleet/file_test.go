@@ -63,6 +63,7 @@ func TestParse_RefusesOne(t *testing.T) {
 		"epoch = \"today\"\n" + small:                                       `f:1: epoch: "today" is no moment; want one such as 2026-03-01T06:00:00Z`,
 		"epoch = 0001-01-01T00:00:00Z\n" + small:                            "f:1: epoch: 0001-01-01T00:00:00Z is before 2000, where the boards' clocks begin",
 		"epoch = \"1999-12-31T23:59:59Z\"\n" + small:                        "f:1: epoch: 1999-12-31T23:59:59Z is before 2000, where the boards' clocks begin",
+		"speed = 1e-300\n" + small:                                          "f:1: speed: 1e-300 would take for ever; at least 0.01, or 0 for as fast as possible",
 		"epoch = 2026-03-01\n" + small:                                      "f:1: epoch: 2026-03-01 is no moment; want one such as 2026-03-01T06:00:00Z",
 		"time = \"real\"\nspeed = 5\n" + small:                              "f:2: speed: real time goes at its own speed; leave it out, or set time = \"virtual\"",
 		"time = \"real\"\nepoch = 2026-03-01T06:00:00Z\n" + small:           "f:2: epoch: in real time it is now; leave it out, or set time = \"virtual\"",

@@ -29,6 +29,9 @@ func (t *table) name(key string, p *string) {
 	*p = v
 }
 
+// minSpeed is slow enough for anybody, and a run of the longest duration still ends.
+const minSpeed = 0.01
+
 // firstYear is where the clock of an STM32 begins to count.
 const firstYear = 2000
 
@@ -51,7 +54,9 @@ func (d *decoder) decode(doc map[string]any) *File {
 	clock := "virtual"
 	t.choice("time", &clock, "virtual", "real")
 	f.RealTime = clock == "real"
-	t.real("speed", &f.Speed, 0, 1e6)
+	if t.real("speed", &f.Speed, 0, 1e6); f.Speed > 0 && f.Speed < minSpeed {
+		t.complain("speed", "%v would take for ever; at least %v, or 0 for as fast as possible", f.Speed, minSpeed)
+	}
 	t.duration("window", &f.Window, 100*time.Millisecond, time.Minute)
 	t.texts("trace", &f.Trace, MaxTraces)
 
