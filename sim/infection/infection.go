@@ -54,6 +54,12 @@ type Statistics struct {
 type Infection struct {
 	cfg   Config
 	stats Statistics
+
+	script *traffic.Script
+	begun  bool
+	next   traffic.Act // of the script
+	more   bool        // there is one
+	steps  []step      // to come, by time
 }
 
 // New prepares an infection. It reports what is wrong with cfg.
@@ -84,7 +90,7 @@ func New(cfg Config) (*Infection, error) {
 		cfg.StackSize = 1024
 	}
 	cfg.Masters = script.Masters()
-	return &Infection{cfg: cfg}, nil
+	return &Infection{cfg: cfg, script: script}, nil
 }
 
 // Masters are whom the board talks to, for lists of bad addresses.
@@ -95,11 +101,7 @@ func (i *Infection) Statistics() Statistics { return i.stats }
 
 // Define creates the infection's thread, as a part of a firmware's own definition: it is called again after each reset.
 func (i *Infection) Define(k *rtos.Kernel, await Await) error {
-	script, err := traffic.NewScript(i.cfg.Attack, i.cfg.Seed, i.cfg.Masters...)
-	if err != nil {
-		return fmt.Errorf("infection: %w", err)
-	}
-	r := &run{Infection: i, k: k, await: await, script: script}
+	r := &run{Infection: i, k: k, await: await}
 	s := k.CreateThread(&r.thread, rtos.ThreadConfig{
 		Name: "malware", Stack: k.Reserve(i.cfg.StackSize), Priority: i.cfg.Priority, Start: rtos.AutoStart, Entry: r.entry,
 	})
@@ -115,9 +117,7 @@ type run struct {
 	k      *rtos.Kernel
 	thread rtos.Thread
 	await  Await
-	script *traffic.Script
 
-	steps    []step // to come, by time
 	talks    []*talk
 	promises []promise
 }
@@ -153,26 +153,30 @@ const spread = 10 * time.Second
 
 func (r *run) entry(uint32) {
 	defer r.hangUp()
-	next, more := r.script.Next()
+	if !r.begun {
+		r.begun = true
+		r.next, r.more = r.script.Next()
+	}
 	for {
-		for more && (len(r.steps) == 0 || r.cfg.Onset+next.At < r.steps[0].at) {
-			r.plan(next)
-			next, more = r.script.Next()
+		for r.more && (len(r.steps) == 0 || r.cfg.Onset+r.next.At < r.steps[0].at) {
+			r.plan(r.next)
+			r.next, r.more = r.script.Next()
 		}
 		if len(r.steps) == 0 {
 			return
 		}
 		s := r.steps[0]
-		r.steps = slices.Delete(r.steps, 0, 1)
 		if r.cfg.End > 0 && s.at >= r.cfg.End {
 			return
 		}
-		if now := r.cfg.Uptime(); s.at > now {
-			r.sleep(s.at - now)
-		} else if now-s.at > spread { // the board was off
-			continue
+		late := r.cfg.Uptime() - s.at
+		if late < 0 {
+			r.sleep(-late) // a reset meanwhile leaves the step for the thread after it
 		}
-		r.do(s)
+		r.steps = slices.Delete(r.steps, 0, 1)
+		if late <= spread { // otherwise the board was off
+			r.do(s)
+		}
 	}
 }
 

@@ -295,6 +295,25 @@ func TestInfection_Time(t *testing.T) {
 	}
 }
 
+// What was done before a reset is not done again, and its script is not read again.
+func TestInfection_ResetRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	acts := func(resets ...time.Duration) uint64 {
+		l := infect(t, infection.Config{Attack: traffic.Mirai, Seed: 5})
+		for _, at := range resets {
+			if err := l.hw.At(l.hw.Cycles(at), func() { l.hw.Reset(board.PinReset) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.run(3 * time.Minute)
+		return l.malware.Statistics().Acts
+	}
+	without, with := acts(), acts(60*time.Second)
+	if with > without || with < without*9/10 {
+		t.Errorf("%d acts with a reset, %d without", with, without)
+	}
+}
+
 func busy(ws []window) (minutes []int) {
 	for i, w := range ws {
 		if len(w) > 0 {
