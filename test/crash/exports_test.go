@@ -143,7 +143,7 @@ func TestKill9_Exports(t *testing.T) {
 		c.Disconnect(0)
 		wg.Wait()
 	}
-	s = start(t, binary, data)
+	start(t, binary, data)
 	missing := func() (n int) {
 		to.mu.Lock()
 		defer to.mu.Unlock()
