@@ -380,7 +380,7 @@ func (t *terminal) event(e quickstart.Event) {
 func (t *terminal) end() {
 	d := t.desk
 	t.print("end", map[string]any{"sent": t.sent, "connected": t.connected, "lost": t.lost, "resets": d.Resets(), "milliampereHours": d.Charge()},
-		fmt.Sprintf("\n%s ran for %v: %d messages, %d connections, %d losses, %d resets, %.2f mAh", t.name, d.Uptime().Round(time.Millisecond), t.sent, t.connected, t.lost, d.Resets(), d.Charge()))
+		fmt.Sprintf("\n%s ran for %v: messages %d, connections %d, losses %d, resets %d, %.2f mAh", t.name, d.Uptime().Round(time.Millisecond), t.sent, t.connected, t.lost, d.Resets(), d.Charge()))
 }
 
 // read does what lines of standard input say.

@@ -95,7 +95,7 @@ func TestBoardRun_VirtualTime(t *testing.T) {
 	// As text, and the device that exists is taken.
 	out.Reset()
 	code, errs = runBoard(t.Context(), strings.NewReader(""), &out, "--data", v.Dir, "--speed", "max", "--duration", "1m", "--seed", "3")
-	for _, text := range []string{"IP address: 10.0.1.0/16\n", "Model id: dtmi:azurertos:devkit:gsgstml4s5;2\n", "stm32l475-1 ran for 1m0s: 5 messages, 1 connections, 0 losses, 0 resets"} {
+	for _, text := range []string{"IP address: 10.0.1.0/16\n", "Model id: dtmi:azurertos:devkit:gsgstml4s5;2\n", "stm32l475-1 ran for 1m0s: messages 5, connections 1, losses 0, resets 0"} {
 		if code != exitOK || !strings.Contains(out.String(), text) {
 			t.Errorf("%d: %s without %q: %s", code, out.String(), text, errs)
 		}
@@ -176,7 +176,7 @@ func TestBoardRun_RealTime(t *testing.T) {
 			if e := <-done; e.code != exitOK || e.errs != "" {
 				t.Errorf("it ended with %d: %s", e.code, e.errs)
 			}
-			if text := out.String(); !strings.Contains(text, network+" ran for ") || !strings.Contains(text, "3 connections, ") {
+			if text := out.String(); !strings.Contains(text, network+" ran for ") || !strings.Contains(text, "connections 3, ") {
 				t.Errorf("at its end it says:\n%s", text[max(0, len(text)-300):])
 			}
 		})
