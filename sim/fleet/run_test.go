@@ -110,21 +110,33 @@ count = 1
 onset = "8m"
 `
 
+// quiet is an installation whose alerts nobody waits for.
+func quiet(v *apptest.Vauban) *fleet.Installation {
+	i := installation(v)
+	i.API = ""
+	return i
+}
+
 // did is what the boards did, as the report has it.
-func did(t testing.TB, v *apptest.Vauban, text string) (*fleet.Report, string) {
+func did(t testing.TB, v *apptest.Vauban, file string) (*fleet.Report, string) {
 	t.Helper()
-	r, err := fleet.Run(t.Context(), fleet.Config{File: parse(t, text), To: installation(v)})
+	r, err := fleet.Run(t.Context(), fleet.Config{File: parse(t, file), To: quiet(v)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r, text(t, r)
+}
+
+func text(t testing.TB, r *fleet.Report) string {
+	t.Helper()
 	data, err := json.MarshalIndent(r.Fleet, "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r, string(data)
+	return string(data)
 }
 
-// Two runs do the same, byte for byte, whatever goes wrong in them, on one processor and on two.
+// Two runs do the same, byte for byte, whatever goes wrong in them: on one processor and on two, in other windows, and with fewer boards at a time.
 func TestRun_Repeats(t *testing.T) {
 	v := apptest.Start(t, often)
 	_, first := did(t, v, trouble)
@@ -136,8 +148,25 @@ func TestRun_Repeats(t *testing.T) {
 			t.Errorf("with GOMAXPROCS %d: %s", n, d)
 		}
 	}
+	r, err := fleet.Run(t.Context(), fleet.Config{File: parse(t, "window = \"700ms\"\n"+trouble), To: quiet(v), Workers: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(first, text(t, r)); d != "" {
+		t.Errorf("in other windows: %s", d)
+	}
 	if _, other := did(t, v, strings.Replace(trouble, "seed = 11", "seed = 12", 1)); other == first {
 		t.Error("another seed does the same")
+	}
+}
+
+// A run that shall not be faster is not.
+func TestRun_Pace(t *testing.T) {
+	t.Parallel()
+	v := apptest.Start(t)
+	r, _ := did(t, v, "duration = \"20s\"\nspeed = 10\nwindow = \"1s\"\n[[board]]\nname = \"lamp\"\n")
+	if r.Run.Took < 2 || r.Run.Speed > 10 {
+		t.Errorf("20 s of virtual time at ten times real time took %v s", r.Run.Took)
 	}
 }
 
