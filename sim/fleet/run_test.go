@@ -195,8 +195,12 @@ loss = 0.01
 [[fault]]
 kind = "network-loss"
 boards = ["facade"]
-every = "5s"
+every = "12s"
 lasts = "1s"
+[[fault]]
+kind = "reset"
+boards = ["facade"]
+every = "5s"
 `)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
