@@ -188,6 +188,10 @@ name = "facade"
 count = 2
 telemetry = "1s"
 security = "off"
+[[board]]
+name = "fragile"
+security = "off"
+reboot = true
 [[link]]
 name = "cable"
 latency = "2ms"
@@ -201,18 +205,22 @@ lasts = "1s"
 kind = "reset"
 boards = ["facade"]
 every = "5s"
+[[fault]]
+kind = "panic"
+boards = ["fragile"]
+every = "2s"
 `)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	r, err := fleet.Run(ctx, fleet.Config{File: f, To: installation(v), Progress: func(p fleet.Progress) {
-		if p.Connects > 4 && p.Messages > 20 {
+		if p.Connects > 4 && p.Messages > 20 && p.Resets > 5 {
 			cancel()
 		}
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := r.Fleet.Groups; len(g) != 1 || g[0].Boards != 4 || g[0].Counts != r.Fleet.Counts {
+	if g := r.Fleet.Groups; len(g) != 1 || g[0].Boards != 5 || g[0].Counts != r.Fleet.Counts {
 		t.Errorf("the only group is %+v of %+v", g, r.Fleet.Counts)
 	}
 	for _, b := range r.Fleet.Each {
@@ -220,7 +228,7 @@ every = "5s"
 			t.Errorf("%+v", b)
 		}
 	}
-	if r.Fleet.Time != "real" || r.Fleet.Reached >= r.Fleet.Duration || r.Fleet.Connects < 5 || r.Run.Latency.Count == 0 {
+	if r.Fleet.Time != "real" || r.Fleet.Reached >= r.Fleet.Duration || r.Fleet.Connects < 5 || r.Run.Latency.Count == 0 || r.Fleet.Crashes == 0 {
 		t.Errorf("%+v, %+v", r.Fleet.Counts, r.Run)
 	}
 }

@@ -248,7 +248,12 @@ func (u *unit) act(a action) {
 	case FlashWear:
 		u.wear(a.n)
 	case Panic:
-		_ = u.hw.At(u.hw.Now(), func() { panic(injected{}) }) // a board that is starting has nothing to crash
+		crash := func() { panic(injected{}) }
+		if u.run.file.RealTime {
+			_ = u.hw.Post(crash) // a board that is starting has nothing to crash
+		} else {
+			_ = u.hw.At(u.hw.Now(), crash) // likewise
+		}
 	}
 }
 
