@@ -86,10 +86,11 @@ type Ingest struct {
 	Offered float64 `json:"offeredPerSecond"`
 	Acked   float64 `json:"ackedPerSecond"`
 	Timing
-	AckedMessages uint64 `json:"ackedMessages"`
-	Lost          uint64 `json:"ackedButLost"`
-	Disorder      uint64 `json:"pubacksOutOfOrder"`
-	Failed        int    `json:"failedConnections"`
+	AckedMessages uint64  `json:"ackedMessages"`
+	Late          float64 `json:"generatorLateP99ms"` // until the generator had sent what was due: its own part of P99
+	Lost          uint64  `json:"ackedButLost"`
+	Disorder      uint64  `json:"pubacksOutOfOrder"`
+	Failed        int     `json:"failedConnections"`
 }
 
 // Timing sums up a latency histogram.
@@ -219,7 +220,7 @@ func (c Config) note(format string, args ...any) {
 }
 
 func ingest(r *load.Result, lost uint64) Ingest {
-	i := Ingest{Offered: r.Offered, Acked: r.Acked, Timing: timing(r.Latency), Lost: lost, Disorder: r.Disorder, Failed: len(r.Errors)}
+	i := Ingest{Offered: r.Offered, Acked: r.Acked, Timing: timing(r.Latency), Late: timing(r.Late).P99, Lost: lost, Disorder: r.Disorder, Failed: len(r.Errors)}
 	for _, n := range r.Confirm {
 		i.AckedMessages += n
 	}

@@ -76,9 +76,9 @@ Nothing of it is kept.`,
 
 func printReport(w io.Writer, cfg benchd.Config, r *benchd.Report) error {
 	t := table(w)
-	fmt.Fprintf(t, "RUN\tACKED/S\tP50\tP99\tP99.9\tMAX\tACKED\tLOST\n")
+	fmt.Fprintf(t, "RUN\tACKED/S\tP50\tP99\tP99.9\tMAX\tLATE P99\tACKED\tLOST\n")
 	row := func(name string, i benchd.Ingest, lost string) {
-		fmt.Fprintf(t, "%s\t%.0f\t%.2f ms\t%.2f ms\t%.2f ms\t%.2f ms\t%d\t%s\n", name, i.Acked, i.P50, i.P99, i.P999, i.Max, i.AckedMessages, lost)
+		fmt.Fprintf(t, "%s\t%.0f\t%.2f ms\t%.2f ms\t%.2f ms\t%.2f ms\t%.2f ms\t%d\t%s\n", name, i.Acked, i.P50, i.P99, i.P999, i.Max, i.Late, i.AckedMessages, lost)
 	}
 	row("vauban, throughput, fsync before PUBACK", r.Ingest, fmt.Sprint(r.Ingest.Lost))
 	row(fmt.Sprintf("vauban, %.0f msg/s offered", r.Latency.Offered), r.Latency, fmt.Sprint(r.Latency.Lost))

@@ -51,6 +51,7 @@ type Result struct {
 	Offered  float64                 // messages per second that should have been sent
 	Acked    float64                 // messages per second acknowledged in the measured time
 	Latency  *hdrhistogram.Histogram // microseconds from the intended time to the PUBACK
+	Late     *hdrhistogram.Histogram // of them, until the message was given to the connection: the generator's own part
 	Sent     []uint64                // by device, whole run: messages sent
 	Confirm  []uint64                // by device, whole run: messages acknowledged; they are the first ones
 	Disorder uint64                  // PUBACKs that came out of order
@@ -94,7 +95,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	defer CloseAll(conns)
 	r := &run{cfg: cfg}
 	for i := range r.hist {
-		r.hist[i].h = hdrhistogram.New(1, maxLatency, 3)
+		r.hist[i].h, r.hist[i].late = hdrhistogram.New(1, maxLatency, 3), hdrhistogram.New(1, maxLatency, 3)
 	}
 	interval := time.Duration(float64(time.Second) * float64(cfg.Devices) / cfg.Rate)
 	start := time.Now().Add(50 * time.Millisecond)
@@ -112,9 +113,10 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		wg.Go(func() { p.write(ctx) })
 	}
 	wg.Wait()
-	res := &Result{Offered: cfg.Rate, Latency: hdrhistogram.New(1, maxLatency, 3), Disorder: r.disorder.Load()}
+	res := &Result{Offered: cfg.Rate, Latency: hdrhistogram.New(1, maxLatency, 3), Late: hdrhistogram.New(1, maxLatency, 3), Disorder: r.disorder.Load()}
 	for i := range r.hist {
 		res.Latency.Merge(r.hist[i].h)
+		res.Late.Merge(r.hist[i].late)
 	}
 	res.Acked = float64(r.measured.Load()) / cfg.Duration.Seconds()
 	for _, p := range pubs {
@@ -133,8 +135,9 @@ type run struct {
 	measured atomic.Uint64
 	disorder atomic.Uint64
 	hist     [shards]struct {
-		mu sync.Mutex
-		h  *hdrhistogram.Histogram
+		mu   sync.Mutex
+		h    *hdrhistogram.Histogram
+		late *hdrhistogram.Histogram
 	}
 }
 
@@ -167,6 +170,8 @@ func (p *publisher) write(ctx context.Context) {
 	var buf []byte
 	window := uint64(len(p.pending))
 	timer := time.NewTimer(0)
+	var late []int64
+	full := false // what is late behind a full window is so because of the server
 	defer timer.Stop()
 	p.nc.SetWriteDeadline(p.run.to.Add(drain))
 	stop := context.AfterFunc(ctx, func() { p.nc.SetDeadline(time.Unix(1, 0)) })
@@ -183,13 +188,20 @@ func (p *publisher) write(ctx context.Context) {
 		}
 		for !over && p.sent-p.acked < window && !p.intended(p.sent).After(now) && len(buf) < 16<<10 {
 			p.pending[p.sent%window] = p.intended(p.sent)
+			if !full {
+				late = append(late, now.Sub(p.intended(p.sent)).Microseconds())
+			}
 			p.sent++
 			buf = p.appendMessage(buf, p.sent)
 		}
-		full := p.sent-p.acked >= window
+		full = p.sent-p.acked >= window
 		next := p.intended(p.sent)
 		p.waits = len(buf) == 0 && (full || over)
 		p.mu.Unlock()
+		if len(late) > 0 && now.After(p.run.from) && now.Before(p.run.to) {
+			p.run.late(p.device, late)
+		}
+		late = late[:0]
 		if len(buf) > 0 {
 			if _, err := p.nc.Write(buf); err != nil {
 				p.fail(err)
@@ -283,6 +295,15 @@ func (r *run) record(device int, latencies []int64) {
 	defer s.mu.Unlock()
 	for _, l := range latencies {
 		_ = s.h.RecordValue(min(max(l, 1), maxLatency)) // in range: cannot fail
+	}
+}
+
+func (r *run) late(device int, micros []int64) {
+	s := &r.hist[device%shards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range micros {
+		_ = s.late.RecordValue(min(max(l, 1), maxLatency)) // in range: cannot fail
 	}
 }
 
