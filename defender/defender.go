@@ -93,6 +93,7 @@ type Detector struct {
 	prune       pruner
 	watch       *watcher                  // nil: there is none
 	batch       batch                     // of Run alone
+	resumed     time.Time                 // when it went on after a rest; of Run alone
 	gathers     bool                      // the log gives several entries in one go; of Run alone
 	intrusions  map[uint64][]host.Finding // of messages that the store has not taken yet: each is judged once, and the log may give it again
 }
@@ -191,7 +192,7 @@ const gathering = 200 * time.Millisecond
 
 // breath is how long after a transaction the next may begin, where the log gives in one go what gathers meanwhile: a thousand small ones in a second
 // would take the processor from the devices that wait for their acknowledgements.
-const breath = 100 * time.Millisecond
+const breath = 50 * time.Millisecond
 
 // batch is what was read of the log and is not kept yet.
 type batch struct {
@@ -265,15 +266,27 @@ func (d *Detector) entry(ctx context.Context, e bus.Entry) error {
 	return nil
 }
 
-// yield lets those go first who wait for an acknowledgement, now and then: a few messages take a fraction of a millisecond. It sleeps, where
-// runtime.Gosched would go on at once while others wait for a thread that the machine has put aside.
-func (d *Detector) yield(i int) {
-	if i%16 == 15 {
-		time.Sleep(pausing)
+// yield lets those go first who wait for an acknowledgement: after a few messages it rests for twice as long as they took, so that a second's
+// messages are judged all over the second. Who is behind hurries, and only lets go of the processor: by sleeping, for runtime.Gosched would go on
+// at once while others wait for a thread that the machine has put aside.
+func (d *Detector) yield(i int, enqueued time.Time) {
+	if i%stretchMessages != stretchMessages-1 {
+		return
 	}
+	nap := 2 * min(time.Since(d.resumed), maxStretch)
+	if d.cfg.Now().Sub(enqueued) > hurry {
+		nap = shortNap
+	}
+	time.Sleep(nap)
+	d.resumed = time.Now()
 }
 
-const pausing = 50 * time.Microsecond
+const (
+	stretchMessages = 8
+	maxStretch      = time.Millisecond
+	shortNap        = 50 * time.Microsecond
+	hurry           = 400 * time.Millisecond
+)
 
 // take reads an entry into the batch, once.
 func (d *Detector) take(e bus.Entry) error {
@@ -288,7 +301,7 @@ func (d *Detector) take(e bus.Entry) error {
 		if len(b.readings) == 0 {
 			b.since = d.cfg.Now()
 		}
-		d.yield(len(b.readings))
+		d.yield(len(b.readings), m.Enqueued)
 		own := *m
 		own.Body = bytes.Clone(m.Body) // the entry's data is good until this returns
 		b.add(d.read(&own, b.events))
@@ -365,8 +378,8 @@ func (d *Detector) handle(ctx context.Context, readings []reading, events []reco
 	}
 	places := make(map[key]int)
 	for i := range readings {
-		d.yield(i)
 		r := &readings[i]
+		d.yield(i, r.m.Enqueued)
 		found := append(d.match(r), d.judge(r, rules[r.m.From.Device])...)
 		found = append(found, d.observe(r)...)
 		intrusions, err := d.intrude(ctx, r)
