@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/vauban-iot/vauban/board"
 	"github.com/vauban-iot/vauban/board/driver"
+	"github.com/vauban-iot/vauban/board/firmware/security"
 	"github.com/vauban-iot/vauban/board/network/facade"
 	"github.com/vauban-iot/vauban/board/stm32l475"
 	"github.com/vauban-iot/vauban/internal/secret"
@@ -100,13 +102,28 @@ func plain(b *testing.B, n int) func() {
 	}
 }
 
+// A board's budget has what runs on it.
+func TestRun_Budget(t *testing.T) {
+	t.Parallel()
+	r := offline(t, "duration = \"1h\"\n[[board]]\nname = \"bare\"\nsecurity = \"off\"\n[[board]]\nname = \"guarded\"\nlog = \"1m\"\n")
+	if err := r.make(t.Context(), r.file.Plan()); err != nil {
+		t.Fatal(err)
+	}
+	defer r.each(func(u *unit) { u.close() })
+	had := func(u *unit, part board.Part) bool { return slices.Contains(u.hw.Firmware().Parts, part) }
+	bare, guarded := r.units[0], r.units[1]
+	if had(bare, security.Part()) || had(bare, logPart()) || !had(guarded, security.Part()) || !had(guarded, logPart()) {
+		t.Errorf("%+v, %+v", bare.hw.Firmware().Parts, guarded.hw.Firmware().Parts)
+	}
+}
+
 // offline is a run whose hub nobody reaches.
-func offline(b *testing.B, text string) *run {
+func offline(b testing.TB, text string) *run {
 	f, err := Parse("fleet.toml", []byte(text))
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := &run{cfg: Config{Workers: 64}, file: f, to: &Installation{Hostname: "hub.example", MQTT: "127.0.0.1:1", IDScope: "0ne"}, latency: new(latencies), keys: map[*Boards]secret.Secret{}}
+	r := &run{cfg: Config{Workers: 64}, file: f, to: &Installation{Hostname: "hub.example", MQTT: "127.0.0.1:1", IDScope: "0ne"}, latency: new(latencies), parts: map[*Boards][]board.Part{}, keys: map[*Boards]secret.Secret{}}
 	r.epoch, r.series.step, r.begun = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), time.Minute, time.Now()
 	for i := range f.Boards {
 		r.keys[&f.Boards[i]] = secret.Random(64)

@@ -79,7 +79,7 @@ type run struct {
 	epoch time.Time
 	world *world
 	units []*unit
-	parts []board.Part // of the firmware
+	parts map[*Boards][]board.Part // of the firmware, by entry
 	begun time.Time
 	cut   context.Context // whose end ends the boards; nil: nothing does
 	took  time.Duration
@@ -128,7 +128,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, fmt.Errorf("%d workers; want 1 to %d", cfg.Workers, maxWorkers)
 	}
 	plan := f.Plan()
-	r := &run{cfg: cfg, file: f, to: cfg.To, begun: time.Now()}
+	r := &run{cfg: cfg, file: f, to: cfg.To, parts: map[*Boards][]board.Part{}, begun: time.Now()}
 	r.epoch = f.start(r.begun)
 	if cfg.Clock != nil {
 		r.epoch = cfg.Clock.epoch

@@ -97,20 +97,33 @@ func (r *run) open(ctx context.Context, plan *Board) (*unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.parts == nil {
-		r.parts = append(image.Parts, security.Part(), logPart())
-	}
 	if plan.Of.Log > 0 {
 		u.log = &logbook{u: u}
 	}
 	if err := errors.Join(u.protect(), u.infect()); err != nil {
 		return nil, err
 	}
-	image.Version, image.Parts = plan.Of.Firmware, r.parts // which are the same on all boards
+	image.Version, image.Parts = plan.Of.Firmware, r.partsOf(plan.Of, image.Parts)
 	if err := u.hw.Load(image); err != nil {
 		return nil, err
 	}
 	return u, u.hw.PowerOn()
+}
+
+// partsOf are what the firmware of an entry's boards takes, once for all of them.
+func (r *run) partsOf(b *Boards, quickstart []board.Part) []board.Part {
+	all, ok := r.parts[b]
+	if !ok {
+		all = slices.Clone(quickstart)
+		if b.Security > 0 {
+			all = append(all, security.Part())
+		}
+		if b.Log > 0 {
+			all = append(all, logPart())
+		}
+		r.parts[b] = all
+	}
+	return all
 }
 
 // crashEvents is how many events of the kernel a crash report has.
