@@ -3,10 +3,12 @@ package defender
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/vauban-iot/vauban/bus"
+	"github.com/vauban-iot/vauban/defender/record"
 	"github.com/vauban-iot/vauban/wire/secmsg"
 )
 
@@ -104,4 +106,35 @@ func TestDetector_GathersByWhatIsKept(t *testing.T) {
 		}
 	}
 	t.Error("the messages were gathered without an end")
+}
+
+// Messages of a batch have their own events and no others', also when the memory of an earlier batch is used again.
+func TestBatch_WhoseEvents(t *testing.T) {
+	t.Parallel()
+	var b batch
+	for round := range 3 {
+		want := []int{2, 1, 3, 1}
+		for i, n := range want {
+			r, all := reading{first: len(b.events)}, b.events
+			for range n {
+				all = append(all, record.Event{Device: fmt.Sprint(round, "-", i)})
+			}
+			b.add(r, all)
+		}
+		b.complete()
+		for i, n := range want {
+			got := b.readings[i].events
+			if len(got) != n || cap(got) != n {
+				t.Fatalf("message %d has %d events with room for %d, want %d", i, len(got), cap(got), n)
+			}
+			for _, e := range got {
+				if e.Device != fmt.Sprint(round, "-", i) {
+					t.Errorf("message %d of round %d has an event of %s", i, round, e.Device)
+				}
+			}
+		}
+		if b.clear(); len(b.readings) != 0 || len(b.events) != 0 || b.size != 0 {
+			t.Fatalf("what is kept is not forgotten: %+v", b)
+		}
+	}
 }
