@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -409,15 +410,18 @@ a million in all and 50,000 of one device.`,
 	})
 }
 
+// inert takes the place of a character that would command a terminal.
+func inert(r rune) rune {
+	if unicode.IsControl(r) {
+		return '\uFFFD'
+	}
+	return r
+}
+
 // printable keeps what a device chose from moving the cursor or running over.
 func printable(s string) string {
 	const longest = 160
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
+	s = strings.Map(inert, s)
 	if r := []rune(s); len(r) > longest {
 		return string(r[:longest]) + "..."
 	}

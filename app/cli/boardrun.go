@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -336,7 +337,10 @@ func (t *terminal) console(text []byte) {
 	if !t.json {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		fmt.Fprintf(t.w, "%s", bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")))
+		t.line = append(t.line, text...)
+		n := whole(t.line)
+		fmt.Fprintf(t.w, "%s", harmless(t.line[:n]))
+		t.line = append(t.line[:0], t.line[n:]...)
 		return
 	}
 	for _, c := range text {
@@ -350,6 +354,32 @@ func (t *terminal) console(text []byte) {
 		}
 		t.line = t.line[:0]
 	}
+}
+
+// whole is how much of b is there up to a character whose bytes are still on the line.
+func whole(b []byte) int {
+	for i := len(b) - 1; i >= max(0, len(b)-utf8.UTFMax+1); i-- {
+		if utf8.RuneStart(b[i]) {
+			if !utf8.FullRune(b[i:]) {
+				return i
+			}
+			break
+		}
+	}
+	return len(b)
+}
+
+// harmless is what a board wrote without what would command a terminal: names of commands and errors in it are a hub's.
+func harmless(text []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		switch r {
+		case '\r':
+			return -1
+		case '\n', '\t':
+			return r
+		}
+		return inert(r)
+	}, text)
 }
 
 func (t *terminal) led(on bool) {

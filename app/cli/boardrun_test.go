@@ -298,3 +298,16 @@ func TestTerminal_LongLines(t *testing.T) {
 		t.Errorf("%d of %d bytes are there", len(got), len(text))
 	}
 }
+
+// What a hub says through a board's console does nothing to the terminal.
+func TestBoardRun_HostileConsole(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	term := &terminal{w: &out, name: "lamp"}
+	for _, part := range []string{"Received command: \x1b]0;owned\a\x1b[2J\x9b1m\x7f\t\xc3", "\xbc\xe2\x82", "\xac\xc2", "\x9b\r\n"} {
+		term.console([]byte(part))
+	}
+	if got, want := out.String(), "Received command: \uFFFD]0;owned\uFFFD\uFFFD[2J\uFFFD1m\uFFFD\tü€\uFFFD\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
